@@ -1,0 +1,60 @@
+"""Reduce trained structured state-space networks under a bound on the output error.
+
+``ssmred.reduce(model, tol=1e-3)`` is the main entry. Nothing heavy is imported before it is used:
+torch loads with the first function that needs it.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from ssmred._version import __version__
+
+if TYPE_CHECKING:
+    from ssmred.certify import Certificate, InputSet, verify
+    from ssmred.pipeline import ReductionResult, load, reduce
+
+_HOMES = {
+    "Certificate": "ssmred.certify",
+    "InputSet": "ssmred.certify",
+    "ReductionResult": "ssmred.pipeline",
+    "load": "ssmred.pipeline",
+    "reduce": "ssmred.pipeline",
+    "verify": "ssmred.certify",
+}
+_ROOMS = (
+    "certify",
+    "deploy",
+    "errors",
+    "gramians",
+    "networks",
+    "norms",
+    "pipeline",
+    "reductors",
+    "report",
+    "systems",
+    "zoo",
+)
+
+__all__ = [
+    "Certificate",
+    "InputSet",
+    "ReductionResult",
+    "__version__",
+    "load",
+    "reduce",
+    "verify",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOMES:
+        return getattr(importlib.import_module(_HOMES[name]), name)
+    if name in _ROOMS:
+        return importlib.import_module(f"ssmred.{name}")
+    raise AttributeError(f"module 'ssmred' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*__all__, *_ROOMS})

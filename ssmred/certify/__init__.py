@@ -1,0 +1,74 @@
+"""Theorems as code: rules per operation, the network bound, statistics and the certificate."""
+
+from ssmred.certify import (  # noqa: F401  (these modules fill the table of rules)
+    rules_affine,
+    rules_normalisation,
+    rules_pointwise,
+    rules_products,
+    rules_shape,
+    rules_ssm,
+)
+from ssmred.certify.certificate import Certificate, LayerRecord, layer_records
+from ssmred.certify.chain import (
+    ChainBound,
+    LayerBound,
+    LayerError,
+    layer_bounds,
+    network_bound,
+)
+from ssmred.certify.graph import NetworkGraph, Node, operation_name
+from ssmred.certify.guarantees import ASSUMPTIONS, THEOREMS
+from ssmred.certify.inputs import InputSet
+from ssmred.certify.rules_table import RULES, check_rules, has_rule, rule
+from ssmred.certify.statistics import (
+    SequenceTest,
+    data_sha256,
+    exceedance_upper_bound,
+    fixed_sequence_test,
+    order_statistic_bound,
+    required_samples,
+    split_indices,
+)
+from ssmred.certify.values import ErrorBall, Value
+from ssmred.certify.verifier import (
+    Verification,
+    output_errors,
+    output_scale,
+    register_model_reader,
+    verify,
+)
+
+__all__ = [
+    "ASSUMPTIONS",
+    "RULES",
+    "THEOREMS",
+    "Certificate",
+    "ChainBound",
+    "ErrorBall",
+    "InputSet",
+    "LayerBound",
+    "LayerError",
+    "LayerRecord",
+    "NetworkGraph",
+    "Node",
+    "SequenceTest",
+    "Value",
+    "Verification",
+    "check_rules",
+    "data_sha256",
+    "exceedance_upper_bound",
+    "fixed_sequence_test",
+    "has_rule",
+    "layer_bounds",
+    "layer_records",
+    "network_bound",
+    "operation_name",
+    "order_statistic_bound",
+    "output_errors",
+    "output_scale",
+    "register_model_reader",
+    "required_samples",
+    "rule",
+    "split_indices",
+    "verify",
+]

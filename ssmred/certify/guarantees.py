@@ -1,0 +1,55 @@
+"""Name the three guarantees, the theorems each stands on and what each takes for granted.
+
+Worst-case: ``theory/network-bound.md``; statistical: ``theory/statistical-certificate.md``; layer:
+``theory/layer-guarantee.md``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+__all__ = ["ASSUMPTIONS", "GUARANTEES", "LEVELS", "THEOREMS"]
+
+GUARANTEES = ("worst-case", "statistical", "layer")
+LEVELS = ("ESTIMATE", "FLOAT", "RIGOROUS")
+
+THEOREMS: Mapping[str, tuple[str, ...]] = {
+    "worst-case": (
+        "network-bound",
+        "error-rules",
+        "h2-norm",
+        "h2-sup-bound",
+        "finite-horizon-gain",
+        "l1-gain",
+    ),
+    "statistical": ("statistical-certificate", "fixed-sequence-testing", "h2-norm"),
+    "layer": ("layer-guarantee", "h2-norm"),
+}
+"""Theory pages that each guarantee stands on."""
+
+_ALWAYS = (
+    "The statement is about the stored weights in exact arithmetic; what float32 inference adds "
+    "is outside it.",
+    "The networks are in eval mode.",
+)
+ASSUMPTIONS: Mapping[str, tuple[str, ...]] = {
+    "worst-case": (
+        "Every input lies in the declared set and has the declared length.",
+        "Each layer of the original is its import: poles and residues in float64.",
+        "Level FLOAT: the bound is evaluated in float64 with a-priori rounding terms, not in "
+        "ball arithmetic.",
+        *_ALWAYS,
+    ),
+    "statistical": (
+        "The held-out inputs and the inputs to come are independent draws from one distribution.",
+        "The held-out inputs took no part in choosing the cuts or their order.",
+        "Errors were measured with the networks as they run, in their own precision.",
+        "The networks are in eval mode.",
+    ),
+    "layer": (
+        "The statement is about each layer by itself, not about the network's output.",
+        "Each layer of the original is its import: poles and residues in float64.",
+        *_ALWAYS,
+    ),
+}
+"""What each guarantee takes for granted, in plain words."""

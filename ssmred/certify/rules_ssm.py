@@ -1,0 +1,123 @@
+"""Rule of a state-space layer, in which the error of a reduction is born.
+
+``S v - S^ v^ = (S - S^) v^ + S (v - v^)``: the layer's own error on the input it sees in the
+reduced network, and the original layer's gain on the error that comes in. Proved in
+``theory/network-bound.md`` (theorem 1) and ``theory/error-rules.md`` (lemma 11).
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from ssmred.certify.graph import Node
+from ssmred.certify.responses import LayerGains, layer_gains, reduction_gains
+from ssmred.certify.rules_table import rule
+from ssmred.certify.values import Value, norm, outward, times, up
+from ssmred.errors import ShapeError, message
+
+__all__ = ["local_error", "propagated_error"]
+
+
+def _horizon(x: Value) -> int | None:
+    return int(x.length) if math.isfinite(x.length) else None
+
+
+def _entries(gains: LayerGains, x: Value) -> tuple[np.ndarray, np.ndarray]:
+    """Return bounds on the sup and on the 2-norm of every channel's output for inputs like x^."""
+    center, radius = np.abs(x.center), x.radius
+    sup = np.minimum(
+        up(times(center, gains.column("step")) + times(radius, gains.column("l1"))),
+        times(x.l2_features, gains.column("h2")),
+    )
+    swing = times(x.root_steps, radius)
+    l2 = np.minimum(
+        times(x.l2_features, gains.column("l2")),
+        up(times(center, gains.column("step_l2")) + times(swing, gains.column("l2"))),
+    )
+    return sup, l2
+
+
+def _check_input(node: Node, x: Value, channels: int) -> None:
+    if x.axes != ("feature", "time") or x.shape != (channels, 1):
+        raise ShapeError(
+            message(
+                f"rule for 'ssm' (node {node.name!r})",
+                "the input does not fit the layer",
+                expected=f"axes ('feature', 'time'), {channels} channels",
+                got=f"axes {x.axes}, shape {x.shape}",
+            )
+        )
+
+
+def local_error(node: Node, x: Value) -> tuple[np.ndarray, np.ndarray]:
+    """Return bounds on ``(S - S^) v^``: the sup and the 2-norm over time of every channel.
+
+    Parameters
+    ----------
+    node : Node
+        With params ``system`` (the original's) and ``reduced``; without the latter nothing is
+        reduced.
+    x : Value
+        What the layer sees in the reduced network.
+
+    Returns
+    -------
+    sup, l2 : (H, 1) float64
+    """
+    reduced = node.param("reduced")
+    if reduced is None:
+        return np.zeros(x.shape), np.zeros(x.shape)
+    difference, _ = reduction_gains(node.params["system"], reduced, _horizon(x))
+    return _entries(difference, x)
+
+
+def propagated_error(node: Node, x: Value) -> Value:
+    """Return the range of the reduced layer's output and the error ``S (v - v^)`` alone."""
+    system = node.params["system"]
+    _check_input(node, x, system.poles.shape[0])
+    horizon = _horizon(x)
+    original = layer_gains(system, horizon)
+    reduced = node.param("reduced")
+    gains = original if reduced is None else reduction_gains(system, reduced, horizon)[1]
+    center, radius = x.center, x.radius
+    ends = center * gains.column("step_lo"), center * gains.column("step_hi")
+    spread = times(radius, gains.column("l1"))
+    scale = times(np.abs(center), gains.column("step")) + spread
+    lo, hi = outward(np.minimum(*ends) - spread, np.maximum(*ends) + spread, scale)
+    sup, l2 = _entries(gains, x)
+    error = x.scaled_error(original.column("l2"))
+    error["error_sup"] = np.minimum(
+        times(original.column("l1"), x.error_sup),
+        times(original.column("h2"), x.error_features),
+    )
+    return Value(
+        np.maximum(lo, -sup),
+        np.minimum(hi, sup),
+        x.axes,
+        x.length,
+        l2=float(times(np.max(gains.l2, initial=0.0), x.l2)),
+        l2_features=l2,
+        **error,
+    )
+
+
+@rule("ssm")
+def ssm(node: Node, x: Value) -> Value:
+    """Pass a signal through a state-space layer that may be reduced."""
+    result = propagated_error(node, x)
+    if node.param("reduced") is None:
+        return result
+    sup, features = local_error(node, x)
+    return with_injected(result, sup, features)
+
+
+def with_injected(x: Value, sup: np.ndarray, features: np.ndarray) -> Value:
+    """Return the value with a further error of at most ``sup`` and ``features`` per feature."""
+    return x.with_errors(
+        error_sup=up(x.error_sup + np.minimum(sup, features)),
+        error_l2=float(up(x.error_l2 + norm(features))),
+        error_features=up(x.error_features + features),
+        error_ball=x.error_ball.plus_box(features),
+    )

@@ -1,0 +1,286 @@
+"""Say what held-out inputs prove about inputs to come: exact, for every distribution.
+
+``theory/statistical-certificate.md`` and ``theory/fixed-sequence-testing.md`` hold the proofs. The
+inputs have to be independent draws from the distribution the statement is about, and must not have
+taken part in choosing the networks.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+from scipy.special import bdtr, bdtrc, bdtri
+
+from ssmred.checks import check_fraction, check_integer, check_tolerance
+from ssmred.errors import DataError, message
+
+__all__ = [
+    "SequenceStep",
+    "SequenceTest",
+    "data_sha256",
+    "exceedance_upper_bound",
+    "fixed_sequence_test",
+    "order_statistic_bound",
+    "required_samples",
+    "split_indices",
+]
+
+NUDGE = 1e-13  # relative step by which a rounded root is moved until it satisfies its inequality
+
+
+def exceedance_upper_bound(k: int, n: int, confidence: float) -> float:
+    """Return the Clopper-Pearson upper bound on a probability from k events in n trials.
+
+    The largest p with ``P(Binomial(n, p) <= k) >= 1 - confidence``.
+
+    Parameters
+    ----------
+    k, n : int
+        Events and trials, ``0 <= k <= n``, ``n >= 1``.
+    confidence : float
+        In (0, 1).
+
+    Returns
+    -------
+    float
+        With probability at least ``confidence`` over the trials, the true probability is at most
+        this.
+
+    Notes
+    -----
+    Theory: ``theory/statistical-certificate.md``. Source: Clopper and Pearson 1934.
+
+    Examples
+    --------
+    No event in 59 trials: ``p <= 1 - 0.05**(1/59)``.
+
+    >>> round(exceedance_upper_bound(0, 59, 0.95), 6) == round(1 - 0.05 ** (1 / 59), 6)
+    True
+    """
+    n = check_integer(n, "n", "exceedance_upper_bound", low=1)
+    k = check_integer(k, "k", "exceedance_upper_bound")
+    confidence = check_fraction(confidence, "confidence", "exceedance_upper_bound")
+    if k > n:
+        raise DataError(
+            message("exceedance_upper_bound", "more events than trials", got=f"k={k}, n={n}")
+        )
+    if k == n:
+        return 1.0
+    p = float(bdtri(k, n, 1.0 - confidence))
+    while p < 1.0 and bdtr(k, n, p) > 1.0 - confidence:
+        p = min(1.0, p * (1.0 + NUDGE))
+    return p
+
+
+def order_statistic_bound(
+    errors: npt.ArrayLike, coverage: float, confidence: float
+) -> float | None:
+    """Return the smallest order statistic that bounds a fraction ``coverage`` of inputs to come.
+
+    Parameters
+    ----------
+    errors : (n,) float64
+        Errors on held-out inputs, inf allowed.
+    coverage, confidence : float
+        In (0, 1).
+
+    Returns
+    -------
+    float or None
+        b such that with probability at least ``confidence`` over the held-out inputs a new error
+        is at most b with probability at least ``coverage``; None if n is too small for that.
+
+    Notes
+    -----
+    Holds for every distribution, ties included. Theory: ``theory/statistical-certificate.md``.
+    Source: Wilks 1941.
+
+    Examples
+    --------
+    >>> order_statistic_bound(range(1, 60), 0.95, 0.95)
+    59.0
+    >>> order_statistic_bound(range(58), 0.95, 0.95) is None
+    True
+    """
+    values = np.sort(_errors(errors, "order_statistic_bound").reshape(-1))
+    coverage = check_fraction(coverage, "coverage", "order_statistic_bound")
+    confidence = check_fraction(confidence, "confidence", "order_statistic_bound")
+    n = values.size
+    ranks = np.arange(1, n + 1)
+    # P(at least r of n errors fall below the coverage quantile) <= 1 - confidence
+    valid = bdtrc(ranks - 1.0, n, coverage) <= 1.0 - confidence
+    return float(values[np.argmax(valid)]) if valid.any() else None
+
+
+def required_samples(coverage: float, confidence: float) -> int:
+    """Return the smallest n with ``coverage**n <= 1 - confidence``: fewer prove nothing.
+
+    Examples
+    --------
+    >>> required_samples(0.95, 0.95), required_samples(0.99, 0.99)
+    (59, 459)
+    """
+    coverage = check_fraction(coverage, "coverage", "required_samples")
+    confidence = check_fraction(confidence, "confidence", "required_samples")
+    n = max(1, math.floor(math.log1p(-confidence) / math.log(coverage)) - 1)
+    while bdtrc(n - 1.0, n, coverage) > 1.0 - confidence:
+        n += 1
+    return n
+
+
+@dataclass(frozen=True)
+class SequenceStep:
+    """Hold one test of a fixed sequence: cut, violations, p-value and whether it was accepted."""
+
+    cut: int
+    violations: int
+    p_value: float
+    accepted: bool
+
+
+@dataclass(frozen=True)
+class SequenceTest:
+    """Hold the outcome of :func:`fixed_sequence_test`.
+
+    Parameters
+    ----------
+    accepted : int or None
+        Index of the last accepted cut, None if the first one failed.
+    stopped_at : int or None
+        Index of the cut that failed, None if all were accepted.
+    steps : tuple of SequenceStep
+        Every test that was made, in order.
+    n : int
+        Held-out inputs.
+    tolerance, coverage, confidence : float
+        What was tested.
+    """
+
+    accepted: int | None
+    stopped_at: int | None
+    steps: tuple[SequenceStep, ...]
+    n: int
+    tolerance: float
+    coverage: float
+    confidence: float
+
+
+def fixed_sequence_test(
+    errors: npt.ArrayLike, tolerance: float, coverage: float, confidence: float
+) -> SequenceTest:
+    """Test a sequence of cuts, the most cautious first, and stop at the first failure.
+
+    The null hypothesis of a cut is ``P(error > tolerance) > 1 - coverage``; its exact p-value with
+    k violations among n inputs is ``P(Binomial(n, 1 - coverage) <= k)``. With probability at least
+    ``confidence`` *every* accepted cut has ``P(error <= tolerance) >= coverage``.
+
+    Parameters
+    ----------
+    errors : (cuts, n) float64
+        Errors of every cut on the same held-out inputs; the order of the cuts must not depend on
+        these inputs. nan counts as a violation.
+    tolerance : float
+        Largest error that is no violation.
+    coverage, confidence : float
+        In (0, 1).
+
+    Returns
+    -------
+    SequenceTest
+
+    Raises
+    ------
+    DataError
+        If n is too small to accept anything.
+
+    Notes
+    -----
+    Theory: ``theory/fixed-sequence-testing.md``. Source: Angelopoulos et al., arXiv 2110.01052.
+
+    Examples
+    --------
+    >>> test = fixed_sequence_test([[0.1] * 59, [9.0] * 59, [0.1] * 59], 1.0, 0.95, 0.95)
+    >>> test.accepted, test.stopped_at, len(test.steps)
+    (0, 1, 2)
+    """
+    where = "fixed_sequence_test"
+    values = np.asarray(errors, dtype=np.float64)
+    if values.ndim != 2:
+        raise DataError(
+            message(where, "errors is not a table", expected="(cuts, n)", got=f"{values.shape}")
+        )
+    tolerance = check_tolerance(tolerance, where, name="tolerance")
+    n = values.shape[1]
+    needed = required_samples(coverage, confidence)
+    if n < needed:
+        raise DataError(
+            message(
+                where,
+                "too few held-out inputs for this coverage and confidence",
+                expected=f"at least {needed}",
+                got=f"{n}",
+                cure="Pass more data, or lower coverage or confidence.",
+            )
+        )
+    steps: list[SequenceStep] = []
+    for cut, row in enumerate(values):
+        violations = int(np.count_nonzero(~(row <= tolerance)))  # nan is a violation
+        # the acceptance test itself is exact; the p-value is for the record
+        accepted = exceedance_upper_bound(violations, n, confidence) <= 1.0 - coverage
+        p_value = float(bdtr(violations, n, 1.0 - coverage)) if violations < n else 1.0
+        steps.append(SequenceStep(cut, violations, p_value, accepted))
+        if not accepted:
+            break
+    failed = bool(steps) and not steps[-1].accepted
+    last = len(steps) - 1 - int(failed)
+    return SequenceTest(
+        accepted=last if last >= 0 else None,
+        stopped_at=steps[-1].cut if failed else None,
+        steps=tuple(steps),
+        n=n,
+        tolerance=tolerance,
+        coverage=float(coverage),
+        confidence=float(confidence),
+    )
+
+
+def split_indices(count: int, seed: int, *, fraction: float = 0.5) -> tuple[np.ndarray, np.ndarray]:
+    """Return a random split of ``range(count)``: to weigh and to certify, both sorted.
+
+    Parameters
+    ----------
+    count, seed : int
+        Number of inputs; seed of the split, recorded in the certificate.
+    fraction : float
+        Part that goes to the certificate.
+
+    Examples
+    --------
+    >>> weigh, certify = split_indices(5, seed=0)
+    >>> sorted([*weigh.tolist(), *certify.tolist()])
+    [0, 1, 2, 3, 4]
+    """
+    count = check_integer(count, "count", "split_indices", low=2)
+    fraction = check_fraction(fraction, "fraction", "split_indices")
+    order = np.random.default_rng(seed).permutation(count)
+    cut = min(max(1, round(count * (1.0 - fraction))), count - 1)
+    return np.sort(order[:cut]), np.sort(order[cut:])
+
+
+def data_sha256(data: npt.ArrayLike) -> str:
+    """Return the SHA-256 of an array: dtype, shape and values."""
+    values = np.ascontiguousarray(data)
+    digest = hashlib.sha256(f"{values.dtype.str} {values.shape}".encode())
+    digest.update(values)
+    return digest.hexdigest()
+
+
+def _errors(errors: npt.ArrayLike, where: str) -> np.ndarray:
+    values = np.asarray(list(errors) if isinstance(errors, range) else errors, dtype=np.float64)
+    if values.size == 0 or np.isnan(values).any():
+        raise DataError(message(where, "errors is empty or holds nan"))
+    return values

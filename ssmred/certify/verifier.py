@@ -1,0 +1,400 @@
+"""Recompute a certificate from the two models, and refuse on any difference.
+
+Torch models reach this room through a reader that ``ssmred.networks`` registers, so that nothing
+here imports torch. What verification says, and does not say, is in docs/certificates.md.
+"""
+
+from __future__ import annotations
+
+import importlib
+import math
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+
+from ssmred.certify.certificate import Certificate, layer_records
+from ssmred.certify.chain import layer_bounds, network_bound
+from ssmred.certify.guarantees import ASSUMPTIONS, THEOREMS
+from ssmred.certify.inputs import InputSet
+from ssmred.certify.statistics import (
+    data_sha256,
+    exceedance_upper_bound,
+    split_indices,
+)
+from ssmred.errors import CertificateError, DataError, MissingDependencyError, message
+
+__all__ = [
+    "Check",
+    "ModelReader",
+    "Verification",
+    "output_errors",
+    "output_scale",
+    "register_model_reader",
+    "verify",
+]
+
+AGREEMENT = 1e-9  # relative; another BLAS sums in another order, the same one agrees exactly
+RELATIVE_FLOOR = 1e-13  # h2 errors below this part of a layer's norm are rounding on both sides
+SCALE_AGREEMENT = 1e-4  # relative; scales come from float32 inference
+
+
+class ModelReader(Protocol):
+    """Translate models for the verifier."""
+
+    def graph(self, model: Any, horizon: int | None, inputs: InputSet) -> Any:
+        """Return the model's NetworkGraph."""
+        ...
+
+    def systems(self, model: Any) -> Any:
+        """Return the model's layers, name to DiagonalSystem, in execution order."""
+        ...
+
+    def weights_sha256(self, model: Any) -> str:
+        """Return the SHA-256 of the model's weights."""
+        ...
+
+    def outputs(self, model: Any, data: Any) -> np.ndarray:
+        """Return the model's outputs (samples, ...) in eval mode."""
+        ...
+
+
+_readers: list[ModelReader] = []
+
+
+def register_model_reader(reader: ModelReader) -> None:
+    """Register the translator of models; the last one registered is used.
+
+    Parameters
+    ----------
+    reader : ModelReader
+        Offers ``graph``, ``systems``, ``weights_sha256`` and ``outputs``.
+    """
+    _readers.append(reader)
+
+
+def model_reader() -> ModelReader:
+    """Return the registered reader, importing ``ssmred.networks`` if there is none yet."""
+    if not _readers:
+        importlib.import_module("ssmred.networks")
+    if not _readers:
+        raise MissingDependencyError(
+            message(
+                "verify",
+                "no reader of models is registered",
+                cure="Import ssmred.networks, or call register_model_reader.",
+            )
+        )
+    return _readers[-1]
+
+
+@dataclass(frozen=True)
+class Check:
+    """Hold one comparison: what the certificate says and what was found."""
+
+    name: str
+    passed: bool
+    stated: str
+    found: str
+
+
+@dataclass(frozen=True)
+class Verification:
+    """Report a verification that found no difference.
+
+    Parameters
+    ----------
+    checks : tuple of Check
+        Every comparison that was made.
+    not_recomputed : tuple of str
+        What the verification could not or did not recompute, in words.
+    """
+
+    checks: tuple[Check, ...]
+    not_recomputed: tuple[str, ...]
+
+    @property
+    def passed(self) -> bool:
+        """Whether every check passed."""
+        return all(check.passed for check in self.checks)
+
+    def __str__(self) -> str:
+        lines = [f"{'check':<40}{'stated':>24}  found", "-" * 88]
+        for check in self.checks:
+            mark = "" if check.passed else "   DIFFERS"
+            lines.append(
+                f"{_short(check.name, 39):<40}{_short(check.stated, 22):>24}  "
+                f"{_short(check.found, 22)}{mark}"
+            )
+        lines.append("")
+        lines += [f"not recomputed: {text}" for text in self.not_recomputed]
+        lines.append(f"{len(self.checks)} checks, " + ("all agree" if self.passed else "REFUSED"))
+        return "\n".join(lines)
+
+
+def output_scale(outputs: np.ndarray) -> float:
+    """Return the output scale: root mean square 2-norm of output vectors (features last).
+
+    Parameters
+    ----------
+    outputs : (samples, ..., features) array
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> output_scale(np.array([[3.0, 4.0], [0.0, 5.0]]))
+    5.0
+    """
+    values = np.asarray(outputs, dtype=np.float64)
+    size = np.sum(np.square(values), axis=-1)
+    return float(np.sqrt(np.mean(size)))
+
+
+def output_errors(original: np.ndarray, reduced: np.ndarray) -> np.ndarray:
+    """Return the 2-norm of every sample's output difference, the largest over time if it has any.
+
+    Parameters
+    ----------
+    original, reduced : (samples, ..., features) array
+        Outputs of the two networks on the same inputs.
+
+    Returns
+    -------
+    (samples,) float64
+    """
+    gap = np.asarray(original, dtype=np.float64) - np.asarray(reduced, dtype=np.float64)
+    size = np.sqrt(np.sum(np.square(gap), axis=-1))
+    return size.reshape(size.shape[0], -1).max(axis=-1)
+
+
+def verify(
+    certificate: Certificate, original: Any, reduced: Any, *, data: Any = None
+) -> Verification:
+    """Recompute a certificate from the two models.
+
+    Parameters
+    ----------
+    certificate : Certificate
+        What is claimed.
+    original, reduced : model
+        The two networks it is claimed of.
+    data : array, optional
+        For a statistical certificate: the held-out inputs, or all inputs before the split. The
+        inputs are recognised by their hash.
+
+    Returns
+    -------
+    Verification
+        Prints as a table, and says what was not recomputed.
+
+    Raises
+    ------
+    CertificateError
+        On any difference; the message lists every one.
+
+    Notes
+    -----
+    Hashes and integers have to be equal; recomputed bounds have to agree to a relative 1e-9, which
+    leaves room for another BLAS but not for another model.
+    """
+    reader = model_reader()
+    checks: list[Check] = []
+    left: list[str] = []
+
+    def compare(name: str, stated: Any, found: Any) -> None:
+        checks.append(Check(name, stated == found, str(stated), str(found)))
+
+    compare("original weights", certificate.original_sha256, reader.weights_sha256(original))
+    compare("reduced weights", certificate.reduced_sha256, reader.weights_sha256(reduced))
+    _check_words(certificate, checks)
+    if all(check.passed for check in checks):  # other models are not worth the work
+        _check_layers(certificate, reader, original, reduced, checks)
+        if certificate.guarantee == "statistical":
+            _check_statistics(certificate, reader, original, reduced, data, checks, left)
+        elif data is not None:
+            left.append("the data: this guarantee does not rest on any")
+        _check_scale(certificate, reader, original, checks, left)
+    report = Verification(tuple(checks), tuple(left))
+    if not report.passed:
+        wrong = "; ".join(
+            f"{check.name}: stated {check.stated}, found {check.found}"
+            for check in checks
+            if not check.passed
+        )
+        raise CertificateError(
+            message(
+                "verify",
+                f"the certificate does not describe these models: {wrong}",
+                cure="Pass the two models it was issued for, unchanged, or reduce again.",
+            )
+        )
+    return report
+
+
+def _check_words(certificate: Certificate, checks: list[Check]) -> None:
+    kind = certificate.guarantee
+    for name, stated, expected in (
+        ("theorems", certificate.theorems, THEOREMS[kind]),
+        ("assumptions", certificate.assumptions, ASSUMPTIONS[kind]),
+    ):
+        missing = [text for text in expected if text not in stated]
+        checks.append(
+            Check(
+                name,
+                not missing,
+                f"{len(stated)} of them",
+                f"missing {missing}" if missing else f"all {len(expected)} that it needs",
+            )
+        )
+    # a claim of rigour needs another verifier: this one evaluates in float64
+    honest = certificate.level in ("FLOAT", "ESTIMATE")
+    checks.append(Check("level", honest, certificate.level, "FLOAT is what is recomputed here"))
+
+
+def _agree(stated: float, found: float, tolerance: float, floor: float = 0.0) -> bool:
+    if math.isinf(stated) or math.isinf(found):
+        return stated == found
+    return abs(stated - found) <= tolerance * max(abs(stated), abs(found)) + floor
+
+
+def _check_number(
+    checks: list[Check], name: str, stated: float, found: float, floor: float = 0.0
+) -> None:
+    passed = _agree(stated, found, AGREEMENT, floor)
+    checks.append(Check(name, passed, f"{stated:.12g}", f"{found:.12g}"))
+
+
+def _check_layers(
+    certificate: Certificate,
+    reader: ModelReader,
+    original: Any,
+    reduced: Any,
+    checks: list[Check],
+) -> None:
+    if certificate.guarantee == "worst-case":
+        inputs = InputSet.from_json(certificate.inputs or {})
+        horizon = certificate.horizon
+        chain = network_bound(
+            reader.graph(original, horizon, inputs),
+            reader.graph(reduced, horizon, inputs),
+            inputs,
+            horizon,
+        )
+        records = layer_records(chain)
+        found = chain.bound / certificate.scale
+        vacuous = not found <= 1.0
+        _check_number(checks, "bound", certificate.bound, found)
+        checks.append(
+            Check("vacuity", certificate.vacuous == vacuous, str(certificate.vacuous), str(vacuous))
+        )
+    else:
+        first, second = reader.systems(original), reader.systems(reduced)
+        same = len(first) == len(second)
+        checks.append(Check("layers of the models", same, str(len(first)), str(len(second))))
+        if not same:
+            return
+        renamed = dict(zip(first, second.values(), strict=True))
+        records = layer_records(layer_bounds(first, renamed, certificate.horizon))
+        if certificate.guarantee == "layer":
+            worst = max(record.relative_error for record in records)
+            _check_number(checks, "bound", certificate.bound, worst, RELATIVE_FLOOR)
+    stated_names = [record.name for record in certificate.layers]
+    found_names = [record.name for record in records]
+    checks.append(
+        Check("layer names", stated_names == found_names, str(stated_names), str(found_names))
+    )
+    if len(records) != len(certificate.layers):
+        return
+    for stated, found in zip(certificate.layers, records, strict=True):
+        for key in ("states_full", "states_kept"):
+            a, b = getattr(stated, key), getattr(found, key)
+            checks.append(Check(f"{stated.name}: {key}", a == b, str(a), str(b)))
+        ratio = stated.error / stated.relative_error if stated.relative_error > 0.0 else 0.0
+        size = ratio if math.isfinite(ratio) else 0.0
+        floors = {"error": RELATIVE_FLOOR * size, "relative_error": RELATIVE_FLOOR}
+        for key in ("error", "relative_error", "gain_error", "weight", "contribution"):
+            a, b = getattr(stated, key), getattr(found, key)
+            if a is not None and b is not None:
+                _check_number(checks, f"{stated.name}: {key}", a, b, floors.get(key, 0.0))
+
+
+def _check_statistics(
+    certificate: Certificate,
+    reader: ModelReader,
+    original: Any,
+    reduced: Any,
+    data: Any,
+    checks: list[Check],
+    left: list[str],
+) -> None:
+    facts = certificate.statistics or {}
+    try:
+        n, violations = int(facts["n"]), int(facts["violations"])
+        coverage, confidence = float(facts["coverage"]), float(facts["confidence"])
+        limit = exceedance_upper_bound(violations, n, confidence)
+    except (KeyError, TypeError, ValueError) as error:
+        checks.append(Check("statistics", False, str(facts), f"not understood ({error})"))
+        return
+    checks.append(
+        Check(
+            "binomial bound",
+            limit <= 1.0 - coverage,
+            f"{violations} of {n} above the bound",
+            f"exceedance <= {limit:.6g}, allowed {1.0 - coverage:.6g}",
+        )
+    )
+    if data is None:
+        left.append(
+            "the statistical part: pass data= to recompute the errors on the held-out inputs"
+        )
+        return
+    inputs = _held_out(facts, data)
+    if inputs is None:
+        checks.append(
+            Check("held-out inputs", False, str(facts.get("data_sha256")), "another hash")
+        )
+        return
+    errors = output_errors(reader.outputs(original, inputs), reader.outputs(reduced, inputs))
+    found = int(np.count_nonzero(~(errors <= certificate.bound * certificate.scale)))
+    checks.append(Check("held-out inputs", len(errors) == n, str(n), str(len(errors))))
+    checks.append(Check("violations", found == violations, str(violations), str(found)))
+    left.append("the earlier cuts of the tested sequence: their networks are not at hand")
+
+
+def _held_out(facts: dict[str, Any], data: Any) -> Any:
+    """Return the held-out inputs within ``data``, or None if their hash is not met."""
+    values = np.asarray(data)
+    if data_sha256(values) == facts.get("data_sha256"):
+        return data
+    seed, fraction = facts.get("split_seed"), facts.get("split_fraction", 0.5)
+    if seed is None or len(values) < 2:
+        return None
+    try:
+        _, certify = split_indices(len(values), int(seed), fraction=float(fraction))
+    except (DataError, TypeError, ValueError):
+        return None
+    return data[certify] if data_sha256(values[certify]) == facts.get("data_sha256") else None
+
+
+def _check_scale(
+    certificate: Certificate,
+    reader: ModelReader,
+    original: Any,
+    checks: list[Check],
+    left: list[str],
+) -> None:
+    plan = certificate.scale_sampling
+    if plan is None or certificate.inputs is None or certificate.horizon is None:
+        if certificate.guarantee != "layer":
+            left.append(f"the output scale ({certificate.scale_source})")
+        return
+    rng = np.random.default_rng(int(plan["seed"]))
+    inputs = InputSet.from_json(certificate.inputs)
+    samples = inputs.sample(rng, int(plan["count"]), certificate.horizon, int(plan["features"]))
+    found = output_scale(reader.outputs(original, samples))
+    passed = _agree(certificate.scale, found, SCALE_AGREEMENT)
+    checks.append(Check("output scale", passed, f"{certificate.scale:.9g}", f"{found:.9g}"))
+
+
+def _short(text: str, width: int) -> str:
+    return text if len(text) <= width else text[: width - 3] + "..."

@@ -1,0 +1,5 @@
+"""The command line: ``ssmred reduce | verify | latency | zoo``."""
+
+from ssmred.cli.commands import app, main
+
+__all__ = ["app", "main"]

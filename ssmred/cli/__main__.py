@@ -1,0 +1,5 @@
+"""Run the command line with ``python -m ssmred.cli``."""
+
+from ssmred.cli.commands import main
+
+main()

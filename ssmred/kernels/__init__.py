@@ -1,0 +1,1 @@
+"""Numba loops on raw arrays: no classes, no checks; a name says what its kernel fills."""

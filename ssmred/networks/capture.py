@@ -1,0 +1,123 @@
+"""Record what a network computes as a torch.fx graph of known leaves."""
+
+from __future__ import annotations
+
+import copy
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import fx, nn
+
+from ssmred.errors import UnsupportedOperationError, message
+from ssmred.networks.reduced import ReducedSSM
+
+__all__ = ["capture", "place_of"]
+
+_ROOT = "network"
+_TORCH = str(Path(torch.__file__).parent)
+_HERE = str(Path(__file__))
+
+
+class _Root(nn.Module):
+    """Call a network with one argument, so that its optional arguments keep their defaults."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, x: torch.Tensor) -> Any:
+        return self.network(x)
+
+
+class _Tracer(fx.Tracer):
+    def __init__(self, leaves: set[int]) -> None:
+        super().__init__()
+        self.record_stack_traces = True  # errors name the line that cannot be followed
+        self._leaves = leaves
+
+    def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
+        if isinstance(m, ReducedSSM) or id(m) in self._leaves:
+            return True
+        return super().is_leaf_module(m, module_qualified_name)
+
+
+def capture(
+    model: nn.Module, *, is_leaf: Callable[[nn.Module], bool] = lambda _module: False
+) -> fx.GraphModule:
+    """Trace a network in eval mode, through every user module down to known leaves.
+
+    Parameters
+    ----------
+    model : nn.Module
+        Called with one positional argument; never modified.
+    is_leaf : callable
+        Says which modules to keep whole besides those of torch.nn and `ReducedSSM`.
+
+    Returns
+    -------
+    torch.fx.GraphModule
+        Its submodules are those of a copy of `model`, under their own names.
+
+    Raises
+    ------
+    UnsupportedOperationError
+        If the control flow depends on values, or the network needs more than one argument; names
+        the line and the cure.
+    """
+    model = copy.deepcopy(model).eval()
+    root = _Root(model)
+    # found beforehand: while tracing, a look at a module's tensors would be recorded
+    leaves = {id(module) for module in model.modules() if is_leaf(module)}
+    try:
+        graph = _Tracer(leaves).trace(root)
+    except Exception as error:
+        raise UnsupportedOperationError(
+            message(
+                "trace",
+                f"{type(model).__name__} cannot be traced at {_last_place(error)}: {error}",
+                expected="a forward(x) without control flow that depends on values",
+                cure="Rewrite that line with tensor operations, or move it into a module of its "
+                "own and register a rule for the module with ssmred.certify.rule; without a "
+                "trace the layer and statistical guarantees remain.",
+            )
+        ) from error
+    for node in graph.nodes:
+        if node.op in ("call_module", "get_attr"):
+            target = str(node.target)
+            if target.startswith(f"{_ROOT}."):
+                node.target = target.removeprefix(f"{_ROOT}.")
+            elif target == _ROOT:  # the network is a single leaf
+                return fx.GraphModule(root, graph, type(model).__name__)
+            else:  # a tensor made in forward itself; not part of the state dict
+                model.register_buffer(target, getattr(root, target), persistent=False)
+    module = fx.GraphModule(model, graph, type(model).__name__)
+    module.graph.eliminate_dead_code()
+    module.recompile()
+    return module
+
+
+def place_of(node: fx.Node) -> str:
+    """Return the source line that made a node, or its name where that is not known."""
+    lines = [line.strip() for line in (node.stack_trace or "").strip().splitlines()]
+    frames = [i for i, line in enumerate(lines) if line.startswith("File ")]
+    frames = [i for i in frames if not any(part in lines[i] for part in (_TORCH, _HERE))]
+    if not frames:
+        return f"node {node.name}"
+    file, line, *_ = lines[frames[-1]].removeprefix("File ").split(", ")
+    code = lines[frames[-1] + 1] if frames[-1] + 1 < len(lines) else ""
+    return f"{Path(file.strip(chr(34))).name} {line} ({code})"
+
+
+def _last_place(error: Exception) -> str:
+    frames = [
+        frame
+        for frame in traceback.extract_tb(error.__traceback__)
+        if not frame.filename.startswith((_TORCH, _HERE))
+    ]
+    if not frames:
+        return "its forward"
+    last = frames[-1]
+    return f"{Path(last.filename).name} line {last.lineno} ({last.line})"

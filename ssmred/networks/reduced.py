@@ -1,0 +1,391 @@
+"""The reduced layer: independent diagonal channels, each with an order of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+from scipy.fft import next_fast_len
+from torch import nn
+
+from ssmred.errors import OrderError, ShapeError, message
+from ssmred.kernels.step import fill_step
+from ssmred.networks.ragged import as_complex, as_pairs, check_stored, power_tables
+from ssmred.systems import DiagonalSystem
+
+CACHED_LENGTHS = 8
+"""Kernel spectra kept per layer; the oldest goes first."""
+
+
+class ReducedSSM(nn.Module):
+    """Filter every channel with its own diagonal system.
+
+    ``x_k = l x_{k-1} + u_k`` (post-update), ``y_k = Re(sum_i r_i x_{k,i}) + D u_k``, so
+    ``h_k = Re(sum_i r_i l_i^k)`` and ``D`` is added to ``h_0``.
+
+    Parameters
+    ----------
+    orders : (H,) int
+        Modes of every channel; a mode is a pole and its conjugate, two real states.
+    poles, residues : (K,) complex, optional
+        All modes, channel after channel, ``K = orders.sum()``; the residue is ``C B`` and holds the
+        factor 2 of a half spectrum. Zeros by default (for a state dict to fill).
+    D : (H,) float, optional
+        Direct terms; zeros by default.
+
+    Attributes
+    ----------
+    poles, residues : nn.Parameter, (K, 2) float64
+        Real and imaginary parts.
+    D : nn.Parameter, (H,) float64
+    offsets : buffer, (H + 1,) int64
+        Channel h owns the modes ``offsets[h]`` to ``offsets[h + 1]``.
+
+    Raises
+    ------
+    OrderError
+        If an order is negative or not whole, or the modes are not as many as the orders say.
+
+    Notes
+    -----
+    The parameters stay float64 whatever ``.float()`` or ``.half()`` is called: after a removal
+    residues of opposite sign can be much larger than the response. Signals keep their own dtype.
+    In eval mode without gradients the spectrum of the kernel is kept per length, dtype and device
+    until a parameter changes. Writing through ``parameter.data[...]`` hides the change from torch;
+    call `clear_cache` after it.
+    A state dict of another size loads: the parameters take the sizes stored in it.
+
+    Examples
+    --------
+    >>> layer = ReducedSSM([1, 0], poles=[0.5], residues=[2.0], D=[0.0, 3.0])
+    >>> layer.kernel(3).tolist()
+    [[2.0, 1.0, 0.5], [3.0, 0.0, 0.0]]
+    >>> layer.states
+    2
+    """
+
+    offsets: torch.Tensor
+
+    def __init__(self, orders: Any, poles: Any = None, residues: Any = None, D: Any = None) -> None:
+        super().__init__()
+        counts = np.asarray(orders)
+        if counts.ndim != 1 or counts.dtype.kind not in "iu" or (counts < 0).any():
+            raise OrderError(
+                message(
+                    "ReducedSSM",
+                    "orders are not usable",
+                    expected="one whole number >= 0 per channel, shape (H,)",
+                    got=repr(orders),
+                )
+            )
+        offsets = np.concatenate([[0], np.cumsum(counts, dtype=np.int64)])
+        modes = int(offsets[-1])
+        self.poles = nn.Parameter(as_pairs(poles, modes, "poles"))
+        self.residues = nn.Parameter(as_pairs(residues, modes, "residues"))
+        if isinstance(D, torch.Tensor):
+            direct = D.detach().clone().double()
+        else:
+            direct = torch.tensor(np.zeros(counts.size) if D is None else np.array(D, np.float64))
+        if tuple(direct.shape) != counts.shape:
+            raise ShapeError(
+                message(
+                    "ReducedSSM",
+                    "D has the wrong shape",
+                    expected=f"{counts.shape}",
+                    got=f"{tuple(direct.shape)}",
+                )
+            )
+        self.D = nn.Parameter(direct)
+        self.register_buffer("offsets", torch.from_numpy(offsets))
+        self._spectra: dict[tuple, torch.Tensor] = {}
+
+    # Sizes ---------------------------------------------------------------------------------------
+
+    @property
+    def channels(self) -> int:
+        """Number of channels, H."""
+        return self.D.numel()
+
+    @property
+    def orders(self) -> np.ndarray:
+        """Modes of every channel, (H,) int64."""
+        return np.diff(self.offsets.cpu().numpy())
+
+    @property
+    def states(self) -> int:
+        """Real state dimension: two per mode."""
+        return 2 * self.poles.shape[0]
+
+    def extra_repr(self) -> str:
+        """Describe the layer in the printed network."""
+        return f"channels={self.channels}, states={self.states}"
+
+    # Conversions ---------------------------------------------------------------------------------
+
+    @classmethod
+    def from_system(
+        cls, system: DiagonalSystem, *, orders: Any = None, kept: Any = None
+    ) -> ReducedSSM:
+        """Make a layer of a batched single-input single-output real-output system.
+
+        Parameters
+        ----------
+        system : DiagonalSystem
+            Poles (H, n) or (n,), real output, one input and one output per channel; brought to the
+            post-update recurrence.
+        orders : (H,) int, optional
+            Channel h keeps its first ``orders[h]`` modes.
+        kept : (H, n) bool, optional
+            The modes to keep. With neither, everything but padding (pole, B and C all 0) is kept.
+
+        Returns
+        -------
+        ReducedSSM
+
+        Raises
+        ------
+        ShapeError
+            If the system is not such a layer, or `orders` or `kept` do not fit it.
+        """
+        system = _as_layer_system(system)
+        poles = np.atleast_2d(system.poles)
+        B = np.reshape(system.B, poles.shape)
+        C = np.reshape(system.C, poles.shape)
+        if orders is not None and kept is not None:
+            raise ShapeError(
+                message(
+                    "ReducedSSM.from_system", "orders and kept are both given", cure="Pass one."
+                )
+            )
+        if kept is not None:
+            mask = np.asarray(kept)
+            fits = mask.shape == poles.shape and mask.dtype == bool
+        elif orders is not None:
+            counts = np.asarray(orders)
+            fits = counts.shape == poles.shape[:1] and counts.dtype.kind in "iu"
+            fits = fits and bool(((counts >= 0) & (counts <= poles.shape[1])).all())
+            mask = np.arange(poles.shape[1]) < counts[:, None] if fits else np.zeros(0, bool)
+        else:
+            mask, fits = (poles != 0) | (B != 0) | (C != 0), True
+        if not fits:
+            raise ShapeError(
+                message(
+                    "ReducedSSM.from_system",
+                    "orders or kept do not fit the system",
+                    expected=f"orders ({len(poles)},) int up to {poles.shape[1]} or kept "
+                    f"{poles.shape} bool",
+                    got=repr(kept if orders is None else orders),
+                )
+            )
+        D = np.broadcast_to(np.reshape(np.real(system.D), -1), len(poles))
+        return cls(mask.sum(axis=1), poles[mask], (C * B)[mask], D)
+
+    def to_system(self) -> DiagonalSystem:
+        """Return the channels as one batched post-update system, padded to the largest order.
+
+        Returns
+        -------
+        DiagonalSystem
+            Poles (H, n), B (H, n, 1) of ones, C (H, 1, n) the residues, D (H, 1, 1), real output;
+            padding is pole 0, B 0, C 0.
+        """
+        poles, residues = as_complex(self.poles), as_complex(self.residues)
+        mask = np.arange(max(int(self.orders.max(initial=0)), 1)) < self.orders[:, None]
+        padded = np.zeros((3, *mask.shape), dtype=np.complex128)
+        padded[0][mask], padded[1][mask], padded[2][mask] = poles, 1.0, residues
+        return DiagonalSystem(
+            padded[0],
+            padded[1][..., None],
+            padded[2][:, None, :],
+            self.D.detach().cpu().numpy().reshape(-1, 1, 1),
+            recurrence="post-update",
+            real_output=True,
+        )
+
+    # Whole sequences -----------------------------------------------------------------------------
+
+    def kernel(self, T: int) -> torch.Tensor:
+        """Return the first T impulse-response samples, (H, T) float64; D is part of ``h_0``.
+
+        Notes
+        -----
+        Cost ``O(K sqrt(T) + H n T)`` with n the largest order: powers come from a table of
+        ``l^j`` and one of ``l^{bj}``, and one batched matrix product joins them. On CPU without
+        gradients the table entries are correct to one rounding.
+        """
+        orders = self.offsets.diff()
+        width = int(orders.max()) if orders.numel() else 0
+        block = 1 << max(0, (int(T) - 1).bit_length() + 1) // 2  # about sqrt(T)
+        rows = -(-int(T) // block)
+        if self.poles.shape[0]:
+            column = torch.arange(width, device=orders.device)
+            used = column < orders[:, None]
+            index = torch.where(used, self.offsets[:-1, None] + column, 0)
+            low, start = power_tables(self.poles, block, rows)
+            start = start * torch.view_as_complex(self.residues)[:, None]
+            start = torch.where(used[..., None], start[index], 0.0)
+            left = torch.cat([start.real, -start.imag], dim=1).transpose(1, 2)
+            right = torch.cat([low.real[index], low.imag[index]], dim=1)
+            response = (left @ right).reshape(self.channels, -1)[:, :T]
+        else:
+            response = self.D.new_zeros(self.channels, T)
+        direct = torch.zeros_like(response)
+        direct[:, 0] = self.D
+        return response + direct
+
+    def forward(self, u: torch.Tensor) -> torch.Tensor:
+        """Convolve every channel with its kernel.
+
+        Parameters
+        ----------
+        u : torch.Tensor, (B, H, T) or (H, T)
+            Input sequences.
+
+        Returns
+        -------
+        torch.Tensor, shape and dtype of `u`
+        """
+        if u.ndim < 2 or u.shape[-2] != self.channels or not u.is_floating_point():
+            raise ShapeError(
+                message(
+                    "ReducedSSM",
+                    "the input does not fit",
+                    expected=f"floating (batch, {self.channels}, T)",
+                    got=f"{u.dtype} {tuple(u.shape)}",
+                    cure="Channels come before time; transpose the last two axes if needed.",
+                )
+            )
+        length = u.shape[-1]
+        exact = u.dtype == torch.float64
+        signal = u if exact else u.to(torch.float32)
+        size = next_fast_len(max(2 * length - 1, 1), real=True)
+        spectrum = self._spectrum(length, size, torch.complex128 if exact else torch.complex64)
+        y = torch.fft.irfft(torch.fft.rfft(signal, n=size) * spectrum, n=size)[..., :length]
+        return y.to(u.dtype)
+
+    def _spectrum(self, length: int, size: int, dtype: torch.dtype) -> torch.Tensor:
+        stored = (self.poles, self.residues, self.D)
+        learning = torch.is_grad_enabled() and any(p.requires_grad for p in stored)
+        if self.training or learning:
+            return torch.fft.rfft(self.kernel(length), n=size).to(dtype)
+        key = (length, dtype, self.D.device, *((p._version, p.data_ptr()) for p in stored))
+        spectrum = self._spectra.get(key)
+        if spectrum is None:
+            spectrum = torch.fft.rfft(self.kernel(length), n=size).to(dtype)
+            current = [k for k in self._spectra if k[3:] == key[3:]][1 - CACHED_LENGTHS :]
+            self._spectra = {k: self._spectra[k] for k in current} | {key: spectrum}
+        return spectrum
+
+    def clear_cache(self) -> None:
+        """Forget the kernels; needed only after writing through ``parameter.data``."""
+        self._spectra = {}
+
+    # Streaming -----------------------------------------------------------------------------------
+
+    def initial_state(self, batch: int = 1) -> torch.Tensor:
+        """Return the zero state of `batch` streams, (batch, K, 2) float64."""
+        return self.poles.new_zeros(batch, *self.poles.shape)
+
+    def step(self, u: torch.Tensor, state: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Advance by one time step.
+
+        Parameters
+        ----------
+        u : torch.Tensor, (B, H)
+            The inputs of this step.
+        state : torch.Tensor, (B, K, 2) float64
+            From `initial_state` or the last step; not modified.
+
+        Returns
+        -------
+        y : torch.Tensor, (B, H), dtype of `u`
+        state : torch.Tensor, (B, K, 2) float64
+
+        Notes
+        -----
+        Cost proportional to the modes kept. A compiled loop on CPU; torch operations elsewhere and
+        where gradients are wanted.
+        """
+        if u.shape != (state.shape[0], self.channels) or state.shape[1:] != self.poles.shape:
+            raise ShapeError(
+                message(
+                    "ReducedSSM.step",
+                    "input and state do not fit the layer",
+                    expected=f"u (batch, {self.channels}) and state (batch, "
+                    f"{self.poles.shape[0]}, 2)",
+                    got=f"{tuple(u.shape)} and {tuple(state.shape)}",
+                )
+            )
+        wanted = (u, state, self.poles, self.residues, self.D)
+        learning = torch.is_grad_enabled() and any(t.requires_grad for t in wanted)
+        compiled = u.device.type == "cpu" and u.dtype in (torch.float32, torch.float64)
+        if compiled and not learning:
+            y, after = torch.empty(u.shape, dtype=u.dtype), torch.empty_like(state)
+            fill_step(
+                self.poles.detach().numpy(),
+                self.residues.detach().numpy(),
+                self.D.detach().numpy(),
+                self.offsets.numpy(),
+                u.detach().numpy(),
+                state.detach().numpy(),
+                after.numpy(),
+                y.numpy(),
+            )
+            return y, after
+        channel = torch.repeat_interleave(
+            torch.arange(self.channels, device=u.device), self.offsets.diff()
+        )
+        signal = u.to(torch.float64)
+        x = torch.view_as_complex(state) * torch.view_as_complex(self.poles) + signal[:, channel]
+        parts = (torch.view_as_complex(self.residues) * x).real
+        y = (signal * self.D).index_add(1, channel, parts)
+        return y.to(u.dtype), torch.view_as_real(x)
+
+    # Module machinery ----------------------------------------------------------------------------
+
+    def train(self, mode: bool = True) -> ReducedSSM:
+        """Set the mode and forget the kernels."""
+        self.clear_cache()
+        return super().train(mode)
+
+    def _apply(self, fn: Callable[[torch.Tensor], torch.Tensor], recurse: bool = True) -> Any:
+        # Follow a move to another device, ignore a cast: the parameters stay float64.
+        def keep_dtype(tensor: torch.Tensor) -> torch.Tensor:
+            moved = fn(tensor)
+            return moved if moved.dtype == tensor.dtype else tensor.to(moved.device)
+
+        self.clear_cache()
+        return super()._apply(keep_dtype, recurse)
+
+    def _load_from_state_dict(self, state_dict: dict, prefix: str, *args: Any) -> None:
+        self.clear_cache()
+        names = ("poles", "residues", "D", "offsets")
+        stored = {name: state_dict.get(prefix + name) for name in names}
+        if all(isinstance(tensor, torch.Tensor) for tensor in stored.values()):
+            check_stored(stored, prefix)
+            for name, tensor in stored.items():
+                own = getattr(self, name)
+                if own.shape != tensor.shape:
+                    own.data = own.new_zeros(tensor.shape)
+        super()._load_from_state_dict(state_dict, prefix, *args)
+
+    def __getstate__(self) -> dict:
+        return self.__dict__ | {"_spectra": {}}
+
+
+def _as_layer_system(system: DiagonalSystem) -> DiagonalSystem:
+    where = "ReducedSSM.from_system"
+    batch = system.poles.shape[:-1]
+    if not system.real_output or system.inputs != 1 or system.outputs != 1 or len(batch) > 1:
+        raise ShapeError(
+            message(
+                where,
+                "the system is not a layer",
+                expected="real_output=True, one input and one output per channel, poles (H, n)",
+                got=f"real_output={system.real_output}, {system.inputs} inputs, "
+                f"{system.outputs} outputs, poles {system.poles.shape}",
+            )
+        )
+    return system.with_recurrence("post-update")

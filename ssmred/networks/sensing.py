@@ -1,0 +1,129 @@
+"""Observe what the state-space layers of a network see, put out, and how much it matters."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import nn
+
+from ssmred.errors import DataError
+
+
+@dataclass(frozen=True, eq=False)
+class Signals:
+    """Hold one batch of signals at one layer.
+
+    Attributes
+    ----------
+    inputs, outputs : torch.Tensor, (S, H, T)
+        What the layer's systems received and answered.
+    sensitivities : torch.Tensor or None, (S, H, T)
+        Gradient of a random projection of the network's output with respect to `outputs`;
+        its second moment is that of the whole Jacobian.
+    """
+
+    inputs: torch.Tensor
+    outputs: torch.Tensor
+    sensitivities: torch.Tensor | None
+
+
+class _Enough(Exception):
+    """Leave a forward pass once the layer of interest has been seen."""
+
+
+@contextmanager
+def _recording(
+    cores: dict[str, nn.Module], *, stop_at: str | None = None
+) -> Iterator[dict[str, list[tuple[torch.Tensor, torch.Tensor]]]]:
+    seen: dict[str, list[tuple[torch.Tensor, torch.Tensor]]] = {name: [] for name in cores}
+
+    def recorder(name: str):  # noqa: ANN202
+        def hook(_module: nn.Module, args: tuple, output: torch.Tensor) -> None:
+            if torch.is_grad_enabled() and not output.requires_grad:
+                output.requires_grad_()  # frozen weights still have sensitivities
+            seen[name].append((args[0], output))
+            if name == stop_at:
+                raise _Enough
+
+        return hook
+
+    handles = [core.register_forward_hook(recorder(name)) for name, core in cores.items()]
+    try:
+        yield seen
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def layer_calls(model: nn.Module, cores: dict[str, nn.Module], data: torch.Tensor) -> dict:
+    """Return, per layer, the number of steps it sees in one run, in execution order.
+
+    Raises
+    ------
+    DataError
+        If a layer does not take part in the run, or runs more than once: a layer that is used
+        twice sees two signals, and its removals cannot be weighed as one.
+    """
+    with torch.no_grad(), _recording(cores) as seen:
+        model(data[:2])
+    for name, calls in seen.items():
+        if len(calls) != 1:
+            raise DataError(
+                f"reduce: layer {name} runs {len(calls)} times in one forward pass; expected once. "
+                "Give every use its own layer, or reduce data-free."
+            )
+    return {name: calls[0][0].shape[-1] for name, calls in seen.items()}
+
+
+def inputs_of(
+    model: nn.Module, name: str, core: nn.Module, data: torch.Tensor, *, batch: int = 256
+) -> Iterator[Signals]:
+    """Yield what one layer sees, batch by batch, running the network only up to it."""
+    for part in data.split(batch):
+        with torch.no_grad(), _recording({name: core}, stop_at=name) as seen:
+            try:
+                model(part)
+            except _Enough:
+                pass
+        inputs, outputs = seen[name][0]
+        yield Signals(inputs, outputs, None)
+
+
+def sensitivities(
+    model: nn.Module,
+    cores: dict[str, nn.Module],
+    data: torch.Tensor,
+    *,
+    seed: int,
+    batch: int = 256,
+) -> Iterator[dict[str, Signals]]:
+    """Yield signals and output sensitivities of all layers, batch by batch.
+
+    Every input draws its own vector of random signs ``r``; the gradient of ``r . f(x)`` is then an
+    unbiased sample of the Jacobian: ``E g g^T = J^T J``.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    for part in data.split(batch):
+        with torch.enable_grad(), _recording(cores) as seen:
+            output = model(part)
+            signs = torch.randint(0, 2, output.shape, generator=generator).to(output.dtype) * 2 - 1
+            answers = [seen[name][0][1] for name in cores]
+            gradients = torch.autograd.grad((signs * output).sum(), answers, allow_unused=True)
+        yield {
+            name: Signals(
+                seen[name][0][0].detach(),
+                answer.detach(),
+                torch.zeros_like(answer) if gradient is None else gradient,
+            )
+            for name, answer, gradient in zip(cores, answers, gradients, strict=True)
+        }
+
+
+def outputs(model: nn.Module, data: torch.Tensor, *, batch: int = 256) -> np.ndarray:
+    """Return the network's outputs, (n, ...), as float64."""
+    with torch.no_grad():
+        return torch.cat([model(part) for part in data.split(batch)]).double().cpu().numpy()

@@ -1,0 +1,139 @@
+"""`reduce`: import, weigh, remove, certify, put back."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from ssmred.certify import InputSet
+from ssmred.networks import import_network
+from ssmred.pipeline.alternatives import alternatives
+from ssmred.pipeline.guarantees import certify_layers, certify_statistically, certify_worst_case
+from ssmred.pipeline.progress import Progress
+from ssmred.pipeline.request import DEFAULT_TOL, check_request
+from ssmred.pipeline.result import ReductionResult, RemovalCurve
+from ssmred.reductors import removal_curve
+
+CERTIFY = {
+    "worst-case": certify_worst_case,
+    "statistical": certify_statistically,
+    "layer": certify_layers,
+}
+
+
+def reduce(
+    model: nn.Module,
+    tol: float = DEFAULT_TOL,
+    *,
+    states: float | None = None,
+    data: Any = None,
+    horizon: int | None = None,
+    inputs: InputSet | str | None = None,
+    guarantee: str | None = None,
+    metric: str | None = None,
+    coverage: float = 0.95,
+    confidence: float = 0.95,
+    seed: int = 0,
+    progress: bool = True,
+) -> ReductionResult:
+    """Remove states of a trained state-space network under a bound on its output error.
+
+    Every state-space layer is exported as a system; states are removed greedily with the optimal
+    read-out, front to back, as far as the guarantee allows ``||f(x) - f^(x)||_2 <= tol * scale``.
+
+    Parameters
+    ----------
+    model : nn.Module
+        A trained network in eval mode; never modified.
+    tol : float
+        Output error relative to the output scale: the root mean square of ``||f(x)||_2`` over the
+        data, or over samples of the declared input set.
+    states : float, optional
+        Keep at most this share of the states instead of aiming at `tol`. States are real
+        dimensions: a conjugate pair is two.
+    data : torch.Tensor, numpy.ndarray or DataLoader, optional
+        Inputs like those of the deployment, (n, T, ...), in the model's type.
+    horizon : int, optional
+        Sequence length; by default the data's, else infinite.
+    inputs : InputSet or "data", optional
+        Set of a worst-case statement. Default: every token sequence if the network starts with an
+        Embedding, else ``|u| <= 1`` at every step. ``"data"`` is the box of the data.
+    guarantee : {"worst-case", "statistical", "layer"}, optional
+        Default: statistical with data, worst-case without.
+    metric : {"h2", "calibrated"}, optional
+        How removals are scored: by the layers alone, or on the signals the layers see. Default:
+        calibrated with data.
+    coverage, confidence : float
+        A statistical certificate states, with this confidence, that at least this share of inputs
+        has an error below the bound.
+    seed : int
+        Seed of the data split and of all sampling.
+    progress : bool
+        Show progress bars on standard error.
+
+    Returns
+    -------
+    ReductionResult
+        With the reduced model, its certificate and the whole error-versus-order curve. If nothing
+        can be removed the result says so and shows what would allow how much.
+
+    Raises
+    ------
+    CheckpointError
+        Weights that are not finite or not understood; no state-space layer.
+    DataError
+        Data that does not fit the model, or too little for the confidence asked for.
+    ToleranceError, OrderError
+        A tolerance or a share that means nothing, or both.
+    UnstableSystemError
+        Poles outside the unit circle with an infinite horizon.
+    UnsupportedOperationError
+        Under worst-case: an operation without a rule.
+
+    Notes
+    -----
+    Certificate level: FLOAT (theorems evaluated in float64). Theory: ``theory/network-bound.md``,
+    ``theory/optimal-readout.md``, ``theory/statistical-certificate.md``,
+    ``theory/layer-guarantee.md``.
+    """
+    started = time.perf_counter()
+    request = check_request(
+        model,
+        tol,
+        states=states,
+        data=data,
+        horizon=horizon,
+        inputs=inputs,
+        guarantee=guarantee,
+        metric=metric,
+        coverage=coverage,
+        confidence=confidence,
+        seed=seed,
+    )
+    with Progress(progress) as bars:
+        network = import_network(model)
+        outcome = CERTIFY[request.guarantee](model, network, request, bars)
+        removed, error = removal_curve(outcome.removal.paths, outcome.removal.weights)
+        others = alternatives(network, request, outcome, bars)
+    full = sum(layer.states for layer in network.layers)
+    return ReductionResult(
+        model=outcome.cut.model,
+        original=model,
+        certificate=outcome.certificate,
+        states=(outcome.cut.states, full),
+        parameters=(count(outcome.cut.model), count(model)),
+        path=RemovalCurve(full - removed, np.sqrt(error / max(error[-1], 1e-300))),
+        alternatives=others,
+        seconds=time.perf_counter() - started,
+    )
+
+
+def count(model: nn.Module) -> int:
+    """Return the number of real numbers in the parameters and learned buffers of a network."""
+    return sum(t.numel() for t in model.parameters()) + sum(
+        t.numel() for t in model.buffers() if torch.is_floating_point(t)
+    )

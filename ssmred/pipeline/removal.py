@@ -1,0 +1,173 @@
+"""Turn a number of states to keep into a reduced network: data-free, or calibrated front to back."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Protocol
+
+import numpy as np
+import torch
+from torch import nn
+
+from ssmred.gramians import InputMoments
+from ssmred.networks import ImportedNetwork
+from ssmred.networks.sensing import inputs_of, sensitivities
+from ssmred.reductors import Reduction, SubsetPath, SubsetReductor, allocate
+
+Advance = Callable[[int], None]
+"""Called with the number of layers done since the last call."""
+
+
+@dataclass(frozen=True, eq=False)
+class Cut:
+    """Hold what was done to the layers of a network, and the reduced network.
+
+    Attributes
+    ----------
+    network : ImportedNetwork
+        The network that is cut.
+    reductions : tuple of Reduction
+        Of its first layers, in execution order; the others stay as they are.
+    """
+
+    network: ImportedNetwork
+    reductions: tuple[Reduction, ...]
+
+    @cached_property
+    def model(self) -> nn.Module:
+        """The network with reduced layers, in eval mode."""
+        layers = zip(self.network.layers, self.reductions, strict=False)
+        return self.network.with_systems({at.name: (r.system, r.orders) for at, r in layers}).eval()
+
+    @property
+    def states(self) -> int:
+        """Real states kept."""
+        untouched = self.network.layers[len(self.reductions) :]
+        return sum(2 * int(r.orders.sum()) for r in self.reductions) + sum(
+            layer.states for layer in untouched
+        )
+
+
+class Removal(Protocol):
+    """A way of choosing what to remove."""
+
+    paths: Sequence[SubsetPath]
+    weights: Sequence[np.ndarray]
+
+    def cut(self, states: int) -> Cut:
+        """Return the network that keeps at most so many states."""
+        ...
+
+
+class DataFreeRemoval:
+    """Remove states by the h2 error of the layers alone.
+
+    Parameters
+    ----------
+    network : ImportedNetwork
+        The network with its systems.
+    horizon : int or None
+        Length over which responses are compared.
+    weigh : callable, optional
+        Maps the removal paths to the weight of each channel's squared error, one (H,) array per
+        layer; by default every layer counts relative to its own h2 norm.
+    advance : callable, optional
+        Reports progress.
+    """
+
+    def __init__(
+        self,
+        network: ImportedNetwork,
+        horizon: int | None,
+        *,
+        weigh: Callable[[Sequence[SubsetPath]], Sequence[np.ndarray]] | None = None,
+        advance: Advance = lambda _: None,
+    ) -> None:
+        self.network = network
+        self.paths = []
+        for layer in network.layers:
+            self.paths.append(SubsetReductor(horizon=horizon).path(layer.system))
+            advance(1)
+        self.weights = list((weigh or relative_to_layer)(self.paths))
+
+    def cut(self, states: int) -> Cut:
+        """Return the network that keeps at most so many states."""
+        return self.cut_to(allocate(self.paths, self.weights, states=states))
+
+    def cut_to(self, kept: Sequence[np.ndarray]) -> Cut:
+        """Return the network whose channels keep these numbers of modes."""
+        reductions = (path.reduction(modes) for path, modes in zip(self.paths, kept, strict=True))
+        return Cut(self.network, tuple(reductions))
+
+
+class CalibratedRemoval:
+    """Remove states by the error they cause on signals the layers really see.
+
+    A first pass over the original network scores every removal and divides the states among the
+    layers; each cut then goes front to back, and every layer is scored again on the signals that
+    reach it through the reduced layers before it.
+
+    Parameters
+    ----------
+    network : ImportedNetwork
+        The network with its systems.
+    data : torch.Tensor, (S, T, ...)
+        Calibration inputs.
+    seed : int
+        Seed of the random projections that measure sensitivities.
+    advance : callable, optional
+        Reports progress.
+    """
+
+    def __init__(
+        self,
+        network: ImportedNetwork,
+        data: torch.Tensor,
+        *,
+        seed: int,
+        advance: Advance = lambda _: None,
+    ) -> None:
+        self.network, self.data = network, data
+        cores = {layer.name: network.core(layer.name) for layer in network.layers}
+        moments: dict[str, InputMoments] = {}
+        energy: dict[str, np.ndarray] = {}
+        for batch in sensitivities(network.model, cores, data, seed=seed):
+            for name, signals in batch.items():
+                V = signals.inputs.double().numpy()
+                if name not in moments:
+                    moments[name] = InputMoments(*V.shape[1:], system=network.systems[name])
+                moments[name].update(V)
+                slopes = signals.sensitivities.double().square().mean(dim=-1).sum(dim=0).numpy()
+                energy[name] = energy.get(name, 0.0) + slopes / len(data)
+        self.paths = []
+        for layer in network.layers:
+            self.paths.append(SubsetReductor(metric=moments[layer.name]).path(layer.system))
+            advance(1)
+        self.weights = [energy[layer.name] for layer in network.layers]
+
+    def cut(self, states: int) -> Cut:
+        """Return the network that keeps at most so many states."""
+        budget = allocate(self.paths, self.weights, states=states)
+        return self.cut_to([2 * int(modes.sum()) for modes in budget])
+
+    def cut_to(self, budget: Sequence[int]) -> Cut:
+        """Return the network whose layers keep at most so many states each."""
+        cut = Cut(self.network, ())
+        for index, layer in enumerate(self.network.layers):
+            core = self.network.core(layer.name, cut.model)
+            moments = None
+            for signals in inputs_of(cut.model, layer.name, core, self.data):
+                V = signals.inputs.double().numpy()
+                moments = moments or InputMoments(*V.shape[1:], system=layer.system)
+                moments.update(V)
+            path = SubsetReductor(metric=moments).path(layer.system)
+            (kept,) = allocate([path], [self.weights[index]], states=budget[index])
+            cut = Cut(self.network, (*cut.reductions, path.reduction(kept)))
+        return cut
+
+
+def relative_to_layer(paths: Sequence[SubsetPath]) -> list[np.ndarray]:
+    """Weigh the squared errors of every layer by one over its squared norm."""
+    return [np.full(len(path.norms), 1.0 / max((path.norms**2).sum(), 1e-300)) for path in paths]

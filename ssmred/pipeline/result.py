@@ -1,0 +1,249 @@
+"""What a reduction returns: the model, its certificate, and the curve behind the choice."""
+
+from __future__ import annotations
+
+import copy
+import json
+import shutil
+import tempfile
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from torch import nn
+
+from ssmred.certify import Certificate
+from ssmred.errors import CheckpointError
+from ssmred.networks import load_network, save_network
+from ssmred.report import plot_reduction, table
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+SCHEMA = 1
+"""Version of ``result.json``."""
+
+
+@dataclass(frozen=True)
+class Alternative:
+    """Say how much another guarantee or tolerance would allow.
+
+    Attributes
+    ----------
+    guarantee : str
+        Kind of statement.
+    tol : float
+        Its relative error.
+    removed : float
+        Share of the states that could go.
+    """
+
+    guarantee: str
+    tol: float
+    removed: float
+
+
+@dataclass(frozen=True, eq=False)
+class RemovalCurve:
+    """Hold the error against the number of states over the whole path of removals.
+
+    Attributes
+    ----------
+    states : (K,) int
+        States kept, falling.
+    error : (K,) float
+        Layer error, all layers together, in the metric and with the weights that chose the cut,
+        relative to removing everything.
+    """
+
+    states: np.ndarray
+    error: np.ndarray
+
+
+@dataclass(frozen=True, eq=False)
+class ReductionResult:
+    """Hold a reduced network and everything known about it.
+
+    Attributes
+    ----------
+    model : nn.Module
+        The reduced network, in eval mode; a drop-in for the original.
+    original : nn.Module
+        The network that was given; it is never modified.
+    certificate : Certificate
+        What is guaranteed; see ``docs/certificates.md``.
+    states, parameters : (int, int)
+        Kept and full: real states (a conjugate pair is two), numbers in trainable parameters.
+    path : RemovalCurve
+        The whole error-versus-order curve.
+    alternatives : tuple of Alternative
+        What other tolerances and guarantees would allow.
+    seconds : float
+        Wall time of the reduction.
+    """
+
+    model: nn.Module
+    original: nn.Module
+    certificate: Certificate
+    states: tuple[int, int]
+    parameters: tuple[int, int]
+    path: RemovalCurve
+    alternatives: tuple[Alternative, ...]
+    seconds: float
+
+    @property
+    def removed(self) -> float:
+        """Share of the states that were removed, 0 to 1."""
+        kept, full = self.states
+        return 1.0 - kept / full
+
+    def summary(self) -> str:
+        """Return a readable account: sizes, guarantee, layers, alternatives."""
+        certificate = self.certificate
+        lines = [
+            f"states      {self.states[0]:>8,} of {self.states[1]:,} "
+            f"({100 * self.removed:.1f} % removed)",
+            f"parameters  {self.parameters[0]:>8,} of {self.parameters[1]:,}",
+            f"guarantee   {certificate.guarantee}, level {certificate.level}",
+            f"bound       {certificate.bound:.3e} of the output scale "
+            f"({'VACUOUS: above the output scale' if certificate.vacuous else 'not vacuous'})",
+            f"time        {self.seconds:.1f} s",
+            "",
+            table(
+                [
+                    [r.name, f"{r.states_kept} of {r.states_full}", f"{r.relative_error:.2e}"]
+                    for r in certificate.layers
+                ],
+                ["layer", "states", "relative h2 error"],
+            ),
+        ]
+        if self.states[0] == self.states[1]:
+            asked = f" within {certificate.tol:.1e}" if certificate.tol is not None else ""
+            lines += ["", f"Nothing can be removed{asked} under this guarantee."]
+        if self.alternatives:
+            rows = [
+                [a.guarantee, f"{a.tol:.1e}", f"{100 * a.removed:.1f} %"] for a in self.alternatives
+            ]
+            lines += ["", "What would allow how much:"]
+            lines += [table(rows, ["guarantee", "relative error", "states removed"])]
+        return "\n".join(lines)
+
+    __str__ = summary
+
+    def plot(self, path: str | Path | None = None) -> Figure:
+        """Draw the error curve, the states kept per layer and the error budget.
+
+        Parameters
+        ----------
+        path : path-like, optional
+            Also save the picture there.
+        """
+        return plot_reduction(self, path)
+
+    def save(self, folder: str | Path) -> Path:
+        """Write both networks, the certificate and the figures of the reduction to a folder.
+
+        The folder is written beside its place and moved there at the end, so an interruption
+        leaves what was there before.
+
+        Parameters
+        ----------
+        folder : path-like
+            Replaced if it holds an earlier result; refused if it holds anything else.
+
+        Returns
+        -------
+        Path
+            The folder.
+
+        Raises
+        ------
+        CheckpointError
+            If the folder exists and is not an earlier result.
+        """
+        folder = Path(folder)
+        if folder.exists() and any(folder.iterdir()) and not (folder / "result.json").exists():
+            raise CheckpointError(
+                f"save: {folder} is not empty and holds no earlier result. Choose another folder."
+            )
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        beside = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+        try:
+            save_network(self.model, beside)
+            save_network(self.original, beside / "original")
+            self.certificate.save(beside / "certificate.json")
+            (beside / "result.json").write_text(json.dumps(self._record(), indent=1))
+            old = None
+            if folder.exists():
+                old = Path(tempfile.mkdtemp(prefix=f".{folder.name}-old-", dir=folder.parent))
+                folder.rename(old / "old")
+            beside.rename(folder)
+            if old is not None:
+                shutil.rmtree(old)
+        except BaseException:
+            shutil.rmtree(beside, ignore_errors=True)
+            raise
+        return folder
+
+    def _record(self) -> dict[str, Any]:
+        return {
+            "schema": SCHEMA,
+            "states": list(self.states),
+            "parameters": list(self.parameters),
+            "path": {
+                "states": self.path.states.tolist(),
+                "error": self.path.error.tolist(),
+            },
+            "alternatives": [asdict(a) for a in self.alternatives],
+            "seconds": self.seconds,
+        }
+
+
+def load(folder: str | Path, *, model: nn.Module | None = None) -> ReductionResult:
+    """Read a result that `ReductionResult.save` wrote.
+
+    Parameters
+    ----------
+    folder : path-like
+        The folder.
+    model : nn.Module, optional
+        The original network; needed only where its operations could not be declared in the folder.
+
+    Returns
+    -------
+    ReductionResult
+
+    Raises
+    ------
+    CheckpointError, CertificateError
+        If a file is missing, foreign, newer, truncated or does not fit the others.
+    """
+    folder = Path(folder)
+    try:
+        record = json.loads((folder / "result.json").read_text())
+        schema = record["schema"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise CheckpointError(
+            f"load: {folder} holds no readable result.json ({error}). "
+            "Pass a folder written by ReductionResult.save."
+        ) from error
+    if schema != SCHEMA:
+        raise CheckpointError(
+            f"load: {folder} has result schema {schema!r}, this version reads {SCHEMA}. "
+            "Update ssmred."
+        )
+    original = load_network(folder / "original", model=copy.deepcopy(model))
+    reduced = load_network(folder, model=copy.deepcopy(model))
+    return ReductionResult(
+        model=reduced.eval(),
+        original=original.eval(),
+        certificate=Certificate.load(folder / "certificate.json"),
+        states=tuple(record["states"]),
+        parameters=tuple(record["parameters"]),
+        path=RemovalCurve(
+            np.asarray(record["path"]["states"]), np.asarray(record["path"]["error"])
+        ),
+        alternatives=tuple(Alternative(**a) for a in record["alternatives"]),
+        seconds=record["seconds"],
+    )

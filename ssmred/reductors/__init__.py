@@ -1,0 +1,7 @@
+"""Reductors: one method of reduction per file, and the allocation of removals to channels."""
+
+from ssmred.reductors.allocation import allocate, removal_curve
+from ssmred.reductors.reduction import Reduction
+from ssmred.reductors.subset import SubsetPath, SubsetReductor
+
+__all__ = ["Reduction", "SubsetPath", "SubsetReductor", "allocate", "removal_curve"]

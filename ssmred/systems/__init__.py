@@ -1,0 +1,27 @@
+"""Linear systems as frozen values, and conversions between their forms."""
+
+from ssmred.systems.conversions import (
+    difference,
+    from_control,
+    from_scipy,
+    to_control,
+    to_scipy,
+)
+from ssmred.systems.dense import DenseSystem
+from ssmred.systems.diagonal import DiagonalSystem
+from ssmred.systems.linear import LinearSystem
+from ssmred.systems.stability import check_stable, is_stable, stability_margins
+
+__all__ = [
+    "DenseSystem",
+    "DiagonalSystem",
+    "LinearSystem",
+    "check_stable",
+    "difference",
+    "from_control",
+    "from_scipy",
+    "is_stable",
+    "stability_margins",
+    "to_control",
+    "to_scipy",
+]
