@@ -192,9 +192,7 @@ def check_fraction(value: Any, name: str, where: str) -> float:
     number = _number(value)
     if not 0.0 < number < 1.0:
         raise DataError(
-            message(
-                where, f"{name} is not usable", expected="a number in (0, 1)", got=f"{value!r}"
-            )
+            message(where, f"{name} is not usable", expected="a number in (0, 1)", got=f"{value!r}")
         )
     return number
 

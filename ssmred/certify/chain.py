@@ -19,14 +19,14 @@ from ssmred.certify.inputs import InputSet
 from ssmred.certify.responses import check_layer, count_states, h2_sizes
 from ssmred.certify.rules_ssm import local_error, propagated_error, with_injected
 from ssmred.certify.rules_table import apply_rule, check_rules
-from ssmred.certify.values import Value, norm, times
+from ssmred.certify.values import Value, norm, up
 from ssmred.checks import check_horizon
 from ssmred.errors import CertificateError, message
 from ssmred.systems import DiagonalSystem
 
 __all__ = ["ChainBound", "LayerBound", "LayerError", "layer_bounds", "network_bound"]
 
-TINY_INJECTION = 1e-9  # of the layer's range: far inside the region where the rules are linear
+TINY_INJECTION = 1e-9  # of a layer's range: far inside the region where the rules are linear
 
 
 @dataclass(frozen=True)
@@ -61,9 +61,11 @@ class LayerBound:
     error : float
         ``eps_l``: 2-norm of ``(S - S^) v^`` over the horizon, bounded over the input set.
     weight : float
-        ``w_l``: output error per unit of error at this layer's output.
+        ``w_l``: output error per unit of error at this layer's output, ``contribution / eps_l``;
+        where ``eps_l`` is 0 or infinite, per unit of a tiny error equal in every channel.
     contribution : float
-        ``w_l eps_l``, to first order the layer's part of the bound.
+        The output error that this layer causes alone, downstream of the reduced layers before it
+        and upstream of original ones: the contributions add up to a valid bound.
     h2_error, relative_error : float
         h2 norm of ``S - S^``, absolute and relative.
     states_full, states_kept : int
@@ -240,26 +242,27 @@ def _run(
     return values[graph.output]
 
 
-def _weight(
-    graph: NetworkGraph,
+def _downstream(
+    original: NetworkGraph,
     ranges: dict[str, Value],
     position: int,
     sup: np.ndarray,
     features: np.ndarray,
 ) -> float:
-    """Return the output error per unit of error at one layer's output, for tiny errors."""
-    name = graph.nodes[position].name
-    value = ranges[name]
-    total = float(norm(features))
-    if not 0.0 < total < math.inf:  # nothing reduced here: the same error in every channel
-        features = np.ones(value.shape)
-        sup = features
-        total = float(norm(features))
+    """Return the output error of an error at one layer's output, carried on by the original."""
+    values = dict(ranges)
+    name = original.nodes[position].name
+    values[name] = with_injected(ranges[name], sup, features)
+    return _output_bound(_run(original, values, position + 1))
+
+
+def _tiny_weight(original: NetworkGraph, ranges: dict[str, Value], position: int) -> float:
+    """Return the output error per unit of error, for a tiny error equal in every channel."""
+    value = ranges[original.nodes[position].name]
     reach = float(np.max(np.where(np.isfinite(value.magnitude), value.magnitude, 0.0), initial=0.0))
     tiny = TINY_INJECTION * (reach if reach > 0.0 else 1.0)
-    values = dict(ranges)
-    values[name] = with_injected(value, sup * (tiny / total), features * (tiny / total))
-    return _output_bound(_run(graph, values, position + 1, injected=False)) / tiny
+    each = np.full(value.shape, tiny / math.sqrt(max(1, value.lo.size)))
+    return _downstream(original, ranges, position, each, each) / tiny
 
 
 def network_bound(
@@ -283,8 +286,8 @@ def network_bound(
     horizon : int or None
         Sequence length T; None makes the statement for every length.
     weights : bool
-        Also find every layer's weight and h2 error; a search that only asks for ``bound`` can
-        save the time.
+        Also report the layers; a search that only asks for ``bound`` can save the time. The bound
+        is the same.
 
     Returns
     -------
@@ -311,33 +314,46 @@ def network_bound(
         check_layer(node.params["system"], "network_bound")
         check_layer(node.params["reduced"], "network_bound")
     values = {graph.input.name: inputs.value(graph.input, horizon)}
+    ranges = dict(values)
     output = _run(graph, values)
+    _run(graph, ranges, injected=False)
     layers: list[LayerBound] = []
-    if weights:
-        ranges = {graph.input.name: values[graph.input.name]}
-        _run(graph, ranges, injected=False)
-        for position, node in enumerate(graph.nodes):
-            if node.op == "ssm":
-                layers.append(_layer_bound(graph, ranges, position, values[node.inputs[0]]))
-    return ChainBound(_output_bound(output), tuple(layers), output)
+    parts = 0.0  # one layer at a time: theorem 3
+    for position, node in enumerate(graph.nodes):
+        if node.op != "ssm":
+            continue
+        with np.errstate(all="ignore"):
+            sup, features = local_error(node, ranges[node.inputs[0]])
+        part = 0.0
+        if np.any(features > 0.0):
+            part = _downstream(original, ranges, position, sup, features)
+        parts += part
+        if weights:
+            layers.append(_layer_bound(original, ranges, position, node, features, part))
+    bound = min(_output_bound(output), float(up(parts, len(graph.ssm_nodes))))
+    return ChainBound(bound, tuple(layers), output)
 
 
 def _layer_bound(
-    graph: NetworkGraph, ranges: dict[str, Value], position: int, seen: Value
+    original: NetworkGraph,
+    ranges: dict[str, Value],
+    position: int,
+    node: Node,
+    features: np.ndarray,
+    part: float,
 ) -> LayerBound:
-    node = graph.nodes[position]
-    length = seen.length
+    """Return the report on one layer."""
+    length = ranges[node.inputs[0]].length
     horizon = int(length) if math.isfinite(length) else None
     alone = _layer_error(node.name, node.params["system"], node.params["reduced"], horizon)
-    with np.errstate(all="ignore"):
-        sup, features = local_error(node, seen)
     error = float(norm(features))
-    weight = _weight(graph, ranges, position, sup, features)
+    measured = 0.0 < error < math.inf  # else nothing is reduced, or the horizon is infinite
+    weight = part / error if measured else _tiny_weight(original, ranges, position)
     return LayerBound(
         node.name,
         error,
         weight,
-        float(times(weight, error)),
+        part,
         alone.error,
         alone.relative_error,
         alone.states_full,

@@ -33,6 +33,7 @@ from ssmred.systems import DiagonalSystem
 
 __all__ = ["LayerGains", "count_states", "layer_gains", "reduction_gains"]
 
+LARGEST = 1e280  # terms above it are near the splitting limit of error-free products
 CACHED_LAYERS = 128  # gains kept; a search asks for the same original layers again and again
 _known: OrderedDict[Any, Any] = OrderedDict()
 
@@ -260,7 +261,9 @@ def _difference_response(
     poles = np.concatenate([original.poles, reduced.poles], axis=-1)
     size = np.abs(np.concatenate([columns[1] * columns[2], columns[4] * columns[5]], axis=-1))
     terms = np.sum(size * _geometric(poles, horizon), axis=-1)
-    noise = terms * 2.0**-90 * (horizon + poles.shape[-1])
+    # near overflow the double-doubles lose their low halves
+    precision = np.where(terms < LARGEST, 2.0**-90, 2.0**-40)
+    noise = terms * precision * (horizon + poles.shape[-1])
     direct = original.D[:, 0, 0].real - reduced.D[:, 0, 0].real
     noise += EPS * (np.sum(np.abs(h), axis=-1) + np.abs(h[:, 0]) + 2.0 * np.abs(direct))
     h[:, 0] += direct

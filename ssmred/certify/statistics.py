@@ -21,6 +21,7 @@ from ssmred.errors import DataError, message
 __all__ = [
     "SequenceStep",
     "SequenceTest",
+    "binomial_p_value",
     "data_sha256",
     "exceedance_upper_bound",
     "fixed_sequence_test",
@@ -29,7 +30,7 @@ __all__ = [
     "split_indices",
 ]
 
-NUDGE = 1e-13  # relative step by which a rounded root is moved until it satisfies its inequality
+NUDGE = 1e-10  # relative; more than the error of SciPy's binomial functions
 
 
 def exceedance_upper_bound(k: int, n: int, confidence: float) -> float:
@@ -70,10 +71,21 @@ def exceedance_upper_bound(k: int, n: int, confidence: float) -> float:
         )
     if k == n:
         return 1.0
-    p = float(bdtri(k, n, 1.0 - confidence))
-    while p < 1.0 and bdtr(k, n, p) > 1.0 - confidence:
-        p = min(1.0, p * (1.0 + NUDGE))
-    return p
+    return min(1.0, float(bdtri(k, n, 1.0 - confidence)) * (1.0 + NUDGE))
+
+
+def binomial_p_value(violations: int, n: int, coverage: float) -> float:
+    """Return ``P(Binomial(n, 1 - coverage) <= violations)``.
+
+    The exact p-value of the hypothesis that more than ``1 - coverage`` of all inputs are
+    violations.
+
+    Examples
+    --------
+    >>> round(binomial_p_value(0, 2, 0.9), 12)
+    0.81
+    """
+    return float(bdtr(violations, n, 1.0 - coverage)) if violations < n else 1.0
 
 
 def order_statistic_bound(
@@ -229,9 +241,8 @@ def fixed_sequence_test(
     steps: list[SequenceStep] = []
     for cut, row in enumerate(values):
         violations = int(np.count_nonzero(~(row <= tolerance)))  # nan is a violation
-        # the acceptance test itself is exact; the p-value is for the record
-        accepted = exceedance_upper_bound(violations, n, confidence) <= 1.0 - coverage
-        p_value = float(bdtr(violations, n, 1.0 - coverage)) if violations < n else 1.0
+        p_value = binomial_p_value(violations, n, coverage)
+        accepted = p_value <= 1.0 - confidence
         steps.append(SequenceStep(cut, violations, p_value, accepted))
         if not accepted:
             break

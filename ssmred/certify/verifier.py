@@ -18,8 +18,8 @@ from ssmred.certify.chain import layer_bounds, network_bound
 from ssmred.certify.guarantees import ASSUMPTIONS, THEOREMS
 from ssmred.certify.inputs import InputSet
 from ssmred.certify.statistics import (
+    binomial_p_value,
     data_sha256,
-    exceedance_upper_bound,
     split_indices,
 )
 from ssmred.errors import CertificateError, DataError, MissingDependencyError, message
@@ -331,16 +331,16 @@ def _check_statistics(
     try:
         n, violations = int(facts["n"]), int(facts["violations"])
         coverage, confidence = float(facts["coverage"]), float(facts["confidence"])
-        limit = exceedance_upper_bound(violations, n, confidence)
+        p_value = binomial_p_value(violations, n, coverage)
     except (KeyError, TypeError, ValueError) as error:
         checks.append(Check("statistics", False, str(facts), f"not understood ({error})"))
         return
     checks.append(
         Check(
-            "binomial bound",
-            limit <= 1.0 - coverage,
+            "binomial test",
+            0 <= violations <= n and p_value <= 1.0 - confidence,
             f"{violations} of {n} above the bound",
-            f"exceedance <= {limit:.6g}, allowed {1.0 - coverage:.6g}",
+            f"p-value {p_value:.6g}, allowed {1.0 - confidence:.6g}",
         )
     )
     if data is None:

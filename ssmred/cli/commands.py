@@ -69,13 +69,9 @@ def main() -> None:
 
 def _version(wanted: bool) -> None:
     if wanted:
-        from importlib.metadata import PackageNotFoundError, version
+        from ssmred import __version__
 
-        try:
-            number = version("ssmred")
-        except PackageNotFoundError:  # a checkout that was never installed
-            number = "(not installed)"
-        typer.echo(f"ssmred {number}")
+        typer.echo(f"ssmred {__version__}")
         raise typer.Exit
 
 

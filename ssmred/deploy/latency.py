@@ -1,7 +1,8 @@
 """Measure what a reduction buys on this machine: time, streaming step, bytes, peak memory.
 
-The variants alternate within one run (A B C A B C ...), so that a change of the machine's clock or
-load meets all of them alike; every figure is a median with its quartiles.
+The variants alternate within one run, every round each of them once in an order drawn afresh, so
+that a change of the machine's clock or load meets all of them alike; every figure is a median with
+its quartiles.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import math
 import os
 import platform
+import random
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -33,6 +35,9 @@ __all__ = ["latency", "machine"]
 _BLOCK_SECONDS = 2e-3
 """Length that blocks of short calls aim at: far above the grain of the clock."""
 
+_STEPS = 64
+"""Different inputs that streaming cycles through."""
+
 _WARM_UP_CALLS = 3
 """Calls before timing: compiles kernels, fills the kernel caches and the allocator's pools."""
 
@@ -56,7 +61,7 @@ def latency(
     inputs : (n, T, features) float or (n, T) int
         Sequences to run; repeated where a batch is larger than n.
     batches : sequence of int
-        Batch sizes of the whole-sequence runs.
+        Batch sizes to run.
     repeats : int
         Timed blocks per variant and quantity; a block repeats short calls for about 2 ms.
     threads : int, optional
@@ -68,8 +73,8 @@ def latency(
     Returns
     -------
     LatencyReport
-        Seconds per whole sequence at every batch size; per streaming step (batch 1) of the whole
-        network and of its state-space systems alone; bytes of parameters; peak memory of one
+        Seconds, at every batch size, per whole sequence; per streaming step of the whole network
+        and of its state-space systems alone; bytes of parameters; peak memory of one
         forward pass at the largest batch, first and later passes. A network that cannot stream
         (not traceable, looks ahead) has no step of the whole network; a note says why.
 
@@ -127,10 +132,16 @@ def latency(
         ]
         notes = []
         try:
-            jobs.append(("streaming step, network", _network_steps(variants, sequences)))
-        except UnsupportedOperationError as error:  # the other figures stand without this one
+            jobs += [
+                (f"streaming step, network, batch {size}", _network_steps(variants, part))
+                for size, part in batched.items()
+            ]
+        except UnsupportedOperationError as error:  # the other figures stand without these
             notes.append(f"the network does not stream: {error}")
-        jobs.append(("streaming step, systems only", _core_steps(variants, sequences.dtype)))
+        jobs += [
+            (f"streaming step, systems only, batch {size}", _core_steps(variants, part))
+            for size, part in batched.items()
+        ]
         measurements = []
         for index, (name, calls) in enumerate(jobs):
             advance(name, index / len(jobs))
@@ -229,13 +240,13 @@ def _forwards(
 
 
 def _network_steps(
-    variants: dict[str, nn.Module], sequences: torch.Tensor
+    variants: dict[str, nn.Module], batch: torch.Tensor
 ) -> dict[str, Callable[[], Any]]:
     calls: dict[str, Callable[[], Any]] = {}
-    values = [sequences[:1, k].contiguous() for k in range(min(sequences.shape[1], 64))]
+    values = [batch[:, k].contiguous() for k in range(min(batch.shape[1], _STEPS))]
     for name in ("imported", "reduced"):
-        network = StreamingNetwork(variants[name], example_shape=tuple(sequences.shape[1:]))
-        network.reset(1)
+        network = StreamingNetwork(variants[name], example_shape=tuple(batch.shape[1:]))
+        network.reset(len(batch))
         calls[name] = _cycled(network.step, values)
     return calls
 
@@ -251,14 +262,19 @@ def _cycled(step: Callable[[torch.Tensor], Any], values: list[torch.Tensor]) -> 
     return call
 
 
-def _core_steps(variants: dict[str, nn.Module], kind: torch.dtype) -> dict[str, Callable[[], Any]]:
+def _core_steps(
+    variants: dict[str, nn.Module], batch: torch.Tensor
+) -> dict[str, Callable[[], Any]]:
     generator = torch.Generator().manual_seed(0)
-    kind = kind if kind.is_floating_point else torch.float32
+    kind = batch.dtype if batch.is_floating_point() else torch.float32
     calls: dict[str, Callable[[], Any]] = {}
     for name in ("imported", "reduced"):
         cores = _cores(variants[name])
-        values = [torch.randn(1, core.channels, generator=generator, dtype=kind) for core in cores]
-        states = [core.initial_state(1) for core in cores]
+        values = [
+            torch.randn(len(batch), core.channels, generator=generator, dtype=kind)
+            for core in cores
+        ]
+        states = [core.initial_state(len(batch)) for core in cores]
 
         def call(cores=cores, values=values, states=states) -> None:
             for index, (core, value) in enumerate(zip(cores, values, strict=True)):
@@ -278,8 +294,12 @@ def _timed(calls: dict[str, Callable[[], Any]], repeats: int) -> dict[str, list[
         call()
         lengths[name] = max(1, math.ceil(_BLOCK_SECONDS / max(clock() - start, 1e-7)))
     samples: dict[str, list[float]] = {name: [] for name in calls}
+    names = list(calls)
+    shuffle = random.Random(0).shuffle
     for _ in range(repeats):
-        for name, call in calls.items():
+        shuffle(names)  # a fixed order can fall into step with the scheduler's time slices
+        for name in names:
+            call = calls[name]
             start = clock()
             for _ in range(lengths[name]):
                 call()

@@ -83,7 +83,7 @@ class LatencyReport:
     horizon : int
         Number of steps of the sequences.
     batches : tuple of int
-        Batch sizes of the whole-sequence runs.
+        Batch sizes that were run.
     repeats : int
         Timed blocks per variant and quantity.
     threads : int

@@ -10,10 +10,13 @@ from ssmred.gramians.gramian import (
     pseudo_gramian,
     realified_gramian,
 )
+from ssmred.gramians.output_metric import OutputMetric, OutputSensitivity
 from ssmred.gramians.square_root import SquareRoot, basis_coefficients, basis_square_root
 
 __all__ = [
     "InputMoments",
+    "OutputMetric",
+    "OutputSensitivity",
     "SquareRoot",
     "basis_coefficients",
     "basis_square_root",

@@ -111,9 +111,7 @@ def slycot_gramian(A: np.ndarray, B: np.ndarray, *, continuous: bool, where: str
         ) from error
     if A.shape[0] == 0:
         return np.zeros_like(A)
-    result = sb03md57(
-        A.copy(), C=-B @ B.T, dico="C" if continuous else "D", job="X", trana="T"
-    )
+    result = sb03md57(A.copy(), C=-B @ B.T, dico="C" if continuous else "D", job="X", trana="T")
     return result[2]
 
 

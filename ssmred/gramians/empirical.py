@@ -108,6 +108,12 @@ class InputMoments:
         self._excess_energy = np.zeros(self.channels)
         self._target_energy = np.zeros(self.channels)
 
+    @property
+    def name(self) -> str:
+        """Description for results and certificates."""
+        kind = "outputs wanted" if self.has_target else "own outputs"
+        return f"calibrated on {self.samples} inputs, {kind}"
+
     def update(self, V: np.ndarray, Y: np.ndarray | None = None) -> None:
         """Add a batch of inputs and, optionally, of the outputs wanted for them.
 

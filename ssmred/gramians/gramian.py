@@ -319,8 +319,4 @@ def _factor(system: LinearSystem, where: str, horizon: int | None, *, dual: bool
             )
         factor = diagonal_factor(system, horizon=length)
         return factor if system._has_complex_data() else factor.real.copy()
-    return dense_factor(
-        A, B, horizon=length, continuous=not system.is_discrete, where=where
-    )
-
-
+    return dense_factor(A, B, horizon=length, continuous=not system.is_discrete, where=where)

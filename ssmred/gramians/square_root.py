@@ -33,7 +33,10 @@ __all__ = [
 ]
 
 ROUNDING = 4 * np.finfo(float).eps
-"""Length, relative to its column, of what stands for the rounding error of a column of R."""
+"""Length, relative to its mode, of what stands for the rounding error of a column of R.
+
+The read-out then balances what a large coefficient gains against what its rounding costs.
+"""
 
 
 @dataclass(frozen=True, eq=False)
@@ -91,10 +94,10 @@ def basis_square_root(system: DiagonalSystem, *, horizon: int | None = None) -> 
     Notes
     -----
     Level: FLOAT. Column j is exact for a basis column moved by a few ``eps * ||phi_j||``; mode
-    columns carry, besides, an orthogonal part of ``4 eps ||phi_j||`` of their own, so that no
-    coefficient can use rounding errors. Cost ``O(n**3 log T)`` per channel. Continuous time goes
-    through the Cayley transform, an isometry. Theory: ``theory/square-root-doubling.md``. Source:
-    doubling as in [Smith1968], QR of stacked triangles as in [GolubVanLoan2013], section 5.1.13.
+    columns carry, besides, an orthogonal part of their own, ``4 eps`` times as long as the mode, so
+    that no coefficient can use rounding errors. Cost ``O(n**3 log T)`` per channel. Continuous time
+    goes through the Cayley transform, an isometry. Theory: ``theory/square-root-doubling.md``.
+    Source: doubling as in [Smith1968], QR of stacked triangles as in [GolubVanLoan2013].
 
     Examples
     --------

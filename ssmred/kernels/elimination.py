@@ -19,7 +19,7 @@ FAST = {"contract", "reassoc", "nsz"}
 NEARLY_PARALLEL = 1e-4  # squared sine below which two rows are orthogonalised explicitly
 
 
-@njit(cache=True, fastmath=FAST)
+@njit(cache=True, error_model="numpy", fastmath=FAST)
 def _subtract_rows(x, y, a, b, c, d, r, s):
     """Subtract ``a r + b s`` from x and ``c r + d s`` from y."""
     for k in range(x.shape[0]):
@@ -27,7 +27,7 @@ def _subtract_rows(x, y, a, b, c, d, r, s):
         y[k] -= c * r[k] + d * s[k]
 
 
-@njit(cache=True, fastmath=FAST)
+@njit(cache=True, error_model="numpy", fastmath=FAST)
 def _dot(a, b):
     """Return the scalar product of two vectors."""
     total = 0.0
@@ -36,7 +36,7 @@ def _dot(a, b):
     return total
 
 
-@njit(cache=True)
+@njit(cache=True, error_model="numpy")
 def _fill_inverse(R, size, fixed, X):
     """Fill the upper triangle of X with rows `fixed`, ..., ``size - 1`` of the inverse of R.
 
@@ -68,7 +68,7 @@ def _fill_inverse(R, size, fixed, X):
             _subtract_rows(x[k + 2 : size], y[k + 2 : size], a, b, c, d, right, below)
 
 
-@njit(cache=True, fastmath=FAST)
+@njit(cache=True, error_model="numpy", fastmath=FAST)
 def _products(p, q):
     """Return ``p p``, ``p q`` and ``q q``."""
     pp = 0.0
@@ -81,7 +81,7 @@ def _products(p, q):
     return pp, pq, qq
 
 
-@njit(cache=True)
+@njit(cache=True, error_model="numpy")
 def _removal_cost(p, q, Z, column):
     """Return the squared error that removing columns `column` and `column + 1` adds.
 
@@ -106,7 +106,7 @@ def _removal_cost(p, q, Z, column):
     return cost
 
 
-@njit(cache=True, fastmath=FAST)
+@njit(cache=True, error_model="numpy", fastmath=FAST)
 def _rotate_three(a, b, c, v, w, tau):
     """Apply the reflector ``I - tau [1, v, w]^T [1, v, w]`` to three rows."""
     for k in range(a.shape[0]):
@@ -116,7 +116,7 @@ def _rotate_three(a, b, c, v, w, tau):
         c[k] -= t * w
 
 
-@njit(cache=True)
+@njit(cache=True, error_model="numpy")
 def _delete_pair(R, Z, size, column):
     """Delete two columns of R, make it triangular again, and turn Z (q, K) along.
 
@@ -147,7 +147,7 @@ def _delete_pair(R, Z, size, column):
             z[j + 2] -= t * w
 
 
-@njit(cache=True)
+@njit(cache=True, error_model="numpy")
 def _fill_removal(factor, target, fixed, order, errors):
     """Fill the removal order and the errors of one channel; see :func:`fill_removals`."""
     size = factor.shape[0]
@@ -184,7 +184,7 @@ def _fill_removal(factor, target, fixed, order, errors):
         size -= 2
 
 
-@njit(cache=True, parallel=True)
+@njit(cache=True, error_model="numpy", parallel=True)
 def fill_removals(factors, targets, fixed, orders, errors):
     """Fill, for every channel, the order in which modes go and the error after each removal.
 
@@ -195,7 +195,7 @@ def fill_removals(factors, targets, fixed, orders, errors):
         _fill_removal(factors[h], targets[h], fixed, orders[h], errors[h])
 
 
-@njit(cache=True, fastmath=FAST)
+@njit(cache=True, error_model="numpy", fastmath=FAST)
 def _reflect(v, tau, column):
     """Apply ``I - tau v v^T`` to a vector."""
     t = tau * _dot(v, column)
@@ -203,7 +203,7 @@ def _reflect(v, tau, column):
         column[k] -= t * v[k]
 
 
-@njit(cache=True)
+@njit(cache=True, error_model="numpy")
 def _make_vector(v):
     """Turn v into the Householder vector that maps it to ``beta e_1``; return (beta, tau)."""
     tail = v[1:]
@@ -220,7 +220,7 @@ def _make_vector(v):
     return beta, -pivot / beta
 
 
-@njit(cache=True)
+@njit(cache=True, error_model="numpy")
 def _fill_read_out_change(factor, coefficients, extra, kept, fixed, change):
     """Fill the change of one channel's coefficients; see :func:`fill_read_out_changes`."""
     size = factor.shape[0]
@@ -264,7 +264,7 @@ def _fill_read_out_change(factor, coefficients, extra, kept, fixed, change):
                 rhs[o, r] -= value * A[k, r]
 
 
-@njit(cache=True, parallel=True)
+@njit(cache=True, error_model="numpy", parallel=True)
 def fill_read_out_changes(factors, coefficients, extra, kept, fixed, changes):
     """Fill ``changes``, which added to the coefficients make the best read-out of the kept modes.
 
@@ -279,7 +279,7 @@ def fill_read_out_changes(factors, coefficients, extra, kept, fixed, changes):
         _fill_read_out_change(factors[h], coefficients[h], extra[h], kept[h], fixed, changes[h])
 
 
-@njit(cache=True, parallel=True)
+@njit(cache=True, error_model="numpy", parallel=True)
 def fill_hull_slopes(costs, slopes):
     """Fill ``slopes[h, k]``: the slope over [k, k + 1] of the lower convex hull of ``costs[h]``.
 

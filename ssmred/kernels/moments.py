@@ -25,14 +25,14 @@ CANCELLING = 0.05  # below this `horizon * |1 - l m|`, division would lose more 
 JITTER = 1e-13  # relative to the diagonal; stands for the rounding of the displacement formula
 
 
-@njit(cache=True, fastmath=FAST)
+@njit(cache=True, error_model="numpy", fastmath=FAST)
 def _add_shifted(row, before):
     """Add the previous row, shifted by one, to a row: one step of the sums along diagonals."""
     for k in range(before.shape[0]):
         row[k + 1] += before[k]
 
 
-@njit(cache=True, fastmath=FAST)
+@njit(cache=True, error_model="numpy", fastmath=FAST)
 def _two_dots(x, a, b):
     """Return the scalar products of x with two vectors."""
     first = 0.0
@@ -43,7 +43,7 @@ def _two_dots(x, a, b):
     return first, second
 
 
-@njit(cache=True)
+@njit(cache=True, error_model="numpy")
 def _fill_cholesky(G, floors):
     """Overwrite the lower triangle of G, semidefinite up to rounding, by its Cholesky factor.
 
@@ -64,14 +64,14 @@ def _fill_cholesky(G, floors):
         row[i] = math.sqrt(max(row[i] - energy, floors[i]))
 
 
-@njit(cache=True, fastmath=FAST)
+@njit(cache=True, error_model="numpy", fastmath=FAST)
 def _add_scaled(out, a, row):
     """Add ``a row`` to out."""
     for k in range(row.shape[0]):
         out[k] += a * row[k]
 
 
-@njit(cache=True)
+@njit(cache=True, error_model="numpy")
 def _fill_toeplitz_root(moments, powers, delay, relative, factor):
     """Fill the square root of one channel; see :func:`fill_toeplitz_roots`."""
     horizon = moments.shape[0]
@@ -101,7 +101,7 @@ def _fill_toeplitz_root(moments, powers, delay, relative, factor):
     _finish_factor(R, 1, relative, factor)
 
 
-@njit(cache=True, parallel=True)
+@njit(cache=True, error_model="numpy", parallel=True)
 def fill_toeplitz_roots(moments, powers, delay, relative, factors):
     """Fill ``factors[h]`` with R, ``R^T R = sum_s F_s^T F_s``, F_s the responses to input s.
 
@@ -116,7 +116,7 @@ def fill_toeplitz_roots(moments, powers, delay, relative, factors):
         _fill_toeplitz_root(moments[h], powers[h], delay, relative, factors[h])
 
 
-@njit(cache=True, fastmath=FAST)
+@njit(cache=True, error_model="numpy", fastmath=FAST)
 def _advance(xr, xi, lr, li, mr, mi, v):
     """Move the states one step, and add the old states times the input to the cross moments."""
     for i in range(xr.shape[0]):
@@ -128,7 +128,7 @@ def _advance(xr, xi, lr, li, mr, mi, v):
         xi[i] = lr[i] * b + li[i] * a
 
 
-@njit(cache=True)
+@njit(cache=True, error_model="numpy")
 def _cancelling_pairs(poles, horizon):
     """Return the pairs of modes (i, j, pseudo) for which the displacement formula cancels."""
     modes = poles.shape[0]
@@ -146,7 +146,7 @@ def _cancelling_pairs(poles, horizon):
     return pairs[:count]
 
 
-@njit(cache=True)
+@njit(cache=True, error_model="numpy")
 def _add_state_moments(V, h, poles, energy, cross, last, last_pseudo, near, near_pseudo):
     """Add the moments of channel h; see :func:`fill_state_moments`."""
     modes = poles.shape[0]
@@ -181,7 +181,7 @@ def _add_state_moments(V, h, poles, energy, cross, last, last_pseudo, near, near
         cross[h, i] += complex(mr[i], mi[i])
 
 
-@njit(cache=True, parallel=True)
+@njit(cache=True, error_model="numpy", parallel=True)
 def fill_state_moments(V, poles, energy, cross, last, last_pseudo, near, near_pseudo):
     """Add what the displacement formula needs, for inputs ``V`` (S, H, T) of H channels.
 
@@ -201,7 +201,7 @@ def _divided(numerator, product, direct, horizon):
     return numerator / gap if abs(gap) * horizon >= CANCELLING else direct
 
 
-@njit(cache=True)
+@njit(cache=True, error_model="numpy")
 def _fill_displacement_root(
     poles, alive, horizon, energy, cross, last, last_pseudo, near, near_pseudo, delay, factor
 ):
@@ -244,7 +244,7 @@ def _fill_displacement_root(
             factor[j, i] = G[i, j] if j <= i else 0.0
 
 
-@njit(cache=True, parallel=True)
+@njit(cache=True, error_model="numpy", parallel=True)
 def fill_displacement_roots(
     poles, alive, horizon, energy, cross, last, last_pseudo, near, near_pseudo, delay, factors
 ):
@@ -270,7 +270,7 @@ def fill_displacement_roots(
         )
 
 
-@njit(cache=True, parallel=True)
+@njit(cache=True, error_model="numpy", parallel=True)
 def fill_transposed_solutions(factors, right, solutions):
     """Fill ``solutions[h] = factors[h]^{-T} right[h]``; factors (H, K, K) upper, right (H, K, q).
 

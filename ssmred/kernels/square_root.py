@@ -24,7 +24,7 @@ NEGLIGIBLE = 2.0**-60  # a tail this small relative to its column is below its r
 INFINITE = -1  # value of `samples` that asks for the infinite horizon
 
 
-@njit(cache=True, fastmath=FAST)
+@njit(cache=True, error_model="numpy", fastmath=FAST)
 def _make_reflector(R, S, j, m):
     """Turn ``S[j, :m]`` into the tail of the reflector that annihilates it; return its factor.
 
@@ -47,7 +47,7 @@ def _make_reflector(R, S, j, m):
     return (beta - alpha) / beta
 
 
-@njit(cache=True, fastmath=FAST)
+@njit(cache=True, error_model="numpy", fastmath=FAST)
 def _apply_one(v, tau, top, column, m):
     """Apply one reflector to ``[top; column[:m]]``; return the new top entry."""
     dot = 0.0
@@ -59,7 +59,7 @@ def _apply_one(v, tau, top, column, m):
     return top - t
 
 
-@njit(cache=True, fastmath=FAST)
+@njit(cache=True, error_model="numpy", fastmath=FAST)
 def _apply_two(v, w, tau, sigma, cross, R, S, j, k, m):
     """Apply the reflectors of columns j and j + 1 to columns k and k + 1 of ``[R; S]``."""
     a = S[k]
@@ -86,7 +86,7 @@ def _apply_two(v, w, tau, sigma, cross, R, S, j, k, m):
         b[i] -= tb * v[i] + sb * w[i]
 
 
-@njit(cache=True, fastmath=FAST)
+@njit(cache=True, error_model="numpy", fastmath=FAST)
 def _absorb(R, S, rows, triangular, fixed):
     """Overwrite R by the triangular factor of ``[R; S[:rows]]``; S is used up.
 
@@ -112,7 +112,24 @@ def _absorb(R, S, rows, triangular, fixed):
             _apply_two(S[j], S[j + 1], tau, sigma, cross, R, S, j, k, m)
 
 
-@njit(cache=True, fastmath=FAST)
+@njit(cache=True, error_model="numpy", fastmath=FAST)
+def _absorb_row(R, row):
+    """Overwrite R (by columns) by the triangular factor of ``[R; row]``, by Givens rotations."""
+    order = R.shape[0]
+    for j in range(order):
+        length = math.sqrt(R[j, j] * R[j, j] + row[j] * row[j])
+        if length == 0.0:  # nothing to do, or the squares underflow
+            continue
+        c = R[j, j] / length
+        s = row[j] / length
+        R[j, j] = length
+        for k in range(j + 1, order):
+            top = R[k, j]
+            R[k, j] = c * top + s * row[k]
+            row[k] = c * row[k] - s * top
+
+
+@njit(cache=True, error_model="numpy", fastmath=FAST)
 def _turn(R, re, im, S, pair, m):
     """Fill a column pair of S with that of R times the real 2 x 2 form of ``re + 1j im``."""
     a = R[pair]
@@ -124,7 +141,7 @@ def _turn(R, re, im, S, pair, m):
         q[i] = im * a[i] + re * b[i]
 
 
-@njit(cache=True)
+@njit(cache=True, error_model="numpy")
 def _fill_response_root(poles, alive, samples, start, R):
     """Fill R (by columns) for one channel; see :func:`fill_response_roots`."""
     modes = poles.shape[0]
@@ -148,6 +165,7 @@ def _fill_response_root(poles, alive, samples, start, R):
             doublings += 1
     S = np.zeros((2 * modes, max(length, 2 * modes)))
     state = np.zeros((modes, 4))
+    row = np.empty(2 * modes)
     for i in range(modes):
         pole = (poles[i].real, 0.0, poles[i].imag, 0.0)
         power = (1.0, 0.0, 0.0, 0.0)
@@ -177,13 +195,13 @@ def _fill_response_root(poles, alive, samples, start, R):
                 power = (state[i, 0], state[i, 1], state[i, 2], state[i, 3])
                 longer = zdd_multiply(power, pole)
                 value = longer if start == 1 else power
-                S[2 * i, 0] = value[0] if alive[i] else 0.0
-                S[2 * i + 1, 0] = value[2] if alive[i] else 0.0
+                row[2 * i] = value[0]  # dead modes have state zero
+                row[2 * i + 1] = value[2]
                 state[i, 0], state[i, 1], state[i, 2], state[i, 3] = longer
-            _absorb(R, S, 1, False, 0)
+            _absorb_row(R, row)
 
 
-@njit(cache=True, parallel=True)
+@njit(cache=True, error_model="numpy", parallel=True)
 def fill_response_roots(poles, alive, samples, start, roots):
     """Fill ``roots[h]`` with R, ``R^T R = Phi^T Phi``, Phi the sampled powers of the poles.
 
@@ -197,7 +215,7 @@ def fill_response_roots(poles, alive, samples, start, roots):
         _fill_response_root(poles[h], alive[h], samples, start, roots[h])
 
 
-@njit(cache=True)
+@njit(cache=True, error_model="numpy")
 def _fill_merged_root(root, turns, merged):
     """Fill one channel of :func:`fill_merged_roots`."""
     size = root.shape[0]
@@ -214,7 +232,7 @@ def _fill_merged_root(root, turns, merged):
         _absorb(merged, S, size, True, 0)
 
 
-@njit(cache=True, parallel=True)
+@njit(cache=True, error_model="numpy", parallel=True)
 def fill_merged_roots(roots, turns, merged):
     """Fill the triangular factor of the stack of ``roots[h] @ blockdiag(turns[h, v])``, all v.
 
@@ -225,23 +243,29 @@ def fill_merged_roots(roots, turns, merged):
         _fill_merged_root(roots[h], turns[h], merged[h])
 
 
-@njit(cache=True)
+@njit(cache=True, error_model="numpy")
 def _finish_factor(R, fixed, relative, factor):
-    """Absorb the rows ``relative * ||R e_j|| e_j^T`` of all mode columns; fill factor by rows."""
+    """Absorb the rows ``relative * ||x_i|| e_j^T`` of all mode columns j; fill factor by rows.
+
+    ``||x_i||`` is the length of both columns of the mode together: a real pole has no imaginary
+    part, and one that is almost real has a tiny one, which must not carry a huge coefficient.
+    """
     order = R.shape[0]
     S = np.zeros((order, order - fixed))
-    for j in range(fixed, order):
+    for j in range(fixed, order, 2):
         energy = 0.0
-        for r in range(j + 1):
-            energy += R[j, r] * R[j, r]
-        S[j, j - fixed] = relative * math.sqrt(energy)
+        for column in range(j, j + 2):
+            for r in range(column + 1):
+                energy += R[column, r] * R[column, r]
+        for column in range(j, j + 2):
+            S[column, column - fixed] = relative * math.sqrt(energy)
     _absorb(R, S, order - fixed, True, fixed)
     for j in range(order):
         for r in range(order):
             factor[r, j] = R[j, r] if r <= j else 0.0
 
 
-@njit(cache=True)
+@njit(cache=True, error_model="numpy")
 def _fill_regularised_root(root, top, relative, factor):
     """Fill one channel of :func:`fill_regularised_roots`."""
     fixed = top.shape[0]
@@ -257,12 +281,12 @@ def _fill_regularised_root(root, top, relative, factor):
     _finish_factor(R, fixed, relative, factor)
 
 
-@njit(cache=True, parallel=True)
+@njit(cache=True, error_model="numpy", parallel=True)
 def fill_regularised_roots(roots, top, relative, factors):
     """Fill ``factors[h]`` (by rows) with the factor of ``[[I, top], [0, root]]``, regularised.
 
-    Regularised: every mode column j gets a direction of its own of length ``relative`` times its
-    norm, which is to stand for the rounding error of the column.
+    Regularised: every column of a mode gets a direction of its own, ``relative`` times as long as
+    the mode, which is to stand for the rounding error of the column.
 
     ``roots`` (H, 2 n, 2 n) by columns, ``top`` (H, f, 2 n), ``factors`` (H, f + 2 n, f + 2 n).
     """

@@ -29,6 +29,7 @@ def fill_step(
     u : (S, H) float
         Inputs of S independent streams.
     state, new_state : (S, K, 2) float64
+        May be one array.
     y : (S, H) float
     """
     for stream in range(u.shape[0]):

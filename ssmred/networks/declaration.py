@@ -236,7 +236,7 @@ def _owner(root: nn.Module, path: str) -> tuple[nn.Module, str]:
     for parent in parents:
         if parent not in root._modules:
             root.add_module(parent, nn.Module())
-        root = root._modules[parent]
+        root = root.get_submodule(parent)
     return root, name
 
 

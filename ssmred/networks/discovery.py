@@ -5,8 +5,9 @@ from __future__ import annotations
 import copy
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -31,6 +32,9 @@ __all__ = [
 
 CORE = "core"
 """Attribute of a drop-in block that holds its ReducedSSM."""
+
+CHECKED_SAMPLES = 40
+"""Samples of a new core's kernel that are compared with the response of its system."""
 
 WHOLE = "model"
 """Name of the only layer of a network that is itself a layer."""
@@ -118,7 +122,7 @@ class ImportedNetwork:
                     expected=f"one of {[layer.name for layer in self.layers]}",
                 )
             )
-        return (self.model if model is None else model).get_submodule(path)
+        return cast(ReducedSSM, (self.model if model is None else model).get_submodule(path))
 
     def with_systems(self, systems: Mapping[str, Any]) -> nn.Module:
         """Return a copy with reduced layers; see `ssmred.networks.with_systems`."""
@@ -217,6 +221,7 @@ def import_network(model: nn.Module) -> ImportedNetwork:
         if not isinstance(found.module, ReducedSSM):
             core = f"{found.path}.{CORE}" if found.path else CORE
             full = ReducedSSM.from_system(system, kept=_everything(system))
+            _check_core(full, system, found.name)
             full.to(next(found.module.parameters()).device)
             block = found.adapter.to_block(found.module, full)
             network = _replace(network, found.path, block)
@@ -258,6 +263,7 @@ def with_systems(imported: ImportedNetwork, systems: Mapping[str, Any]) -> nn.Mo
                     got=f"{core.channels}",
                 )
             )
+        _check_core(core, core.to_system(), name)
         path = next(layer.core for layer in imported.layers if layer.name == name)
         model = _replace(model, path, core.to(old.poles.device).train(old.training))
     return model
@@ -341,6 +347,24 @@ def _is_core(path: str) -> bool:
 
 def _everything(system: DiagonalSystem) -> Any:
     return abs(system.poles) >= 0.0  # a mode with a zero read-out is a state all the same
+
+
+def _check_core(core: ReducedSSM, system: DiagonalSystem, name: str) -> None:
+    """Raise CheckpointError unless a layer's own kernel is the response of its system."""
+    with torch.no_grad():
+        kernel = core.kernel(CHECKED_SAMPLES).cpu().numpy()
+    response = system.impulse_response(CHECKED_SAMPLES)[..., 0, 0]
+    sizes = np.abs(system.C[..., 0, :] * system.B[..., 0]).sum(axis=-1) + abs(system.D[..., 0, 0])
+    growth = np.maximum(np.abs(system.poles).max(axis=-1, initial=0.0), 1.0) ** CHECKED_SAMPLES
+    margin = (system.poles.shape[-1] + 16) * np.finfo(np.float64).eps
+    if not (np.abs(kernel - response) <= (margin * sizes * growth)[:, None]).all():
+        raise CheckpointError(
+            message(
+                "import_network",
+                f"the kernel of layer {name} is not the response of its system",
+                got=f"a difference of {np.abs(kernel - response).max():.3g}",
+            )
+        )
 
 
 def _execution_order(model: nn.Module, paths: list[str]) -> list[str]:

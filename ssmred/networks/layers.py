@@ -43,7 +43,7 @@ class S4DKernel(nn.Module):
         frequencies = math.pi * torch.arange(modes, dtype=torch.float32)
         self.A_imag = nn.Parameter(frequencies.repeat(channels, 1))
 
-    def forward(self, L: int) -> torch.Tensor:  # noqa: N803  (upstream keyword)
+    def forward(self, L: int) -> torch.Tensor:
         """Return the kernel, shape (H, L)."""
         dt = torch.exp(self.log_dt)
         A = -torch.exp(self.log_A_real) + 1j * self.A_imag

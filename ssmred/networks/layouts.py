@@ -172,7 +172,7 @@ def _narrow(t: Translation, value: Any, x: Wire, dim: int, start: int, length: i
 
 @translates(getattr)
 def _getattr(t: Translation, value: Any, x: Wire, name: str) -> Wire:
-    if x.parts is not None and name == "values":
+    if x.parts is not None and x.parts[0] is not None and name == "values":
         return x.parts[0]
     if x.parts is None and name in ("T", "mT"):
         return _transpose(t, value, x)

@@ -100,6 +100,7 @@ class ReducedSSM(nn.Module):
         self.D = nn.Parameter(direct)
         self.register_buffer("offsets", torch.from_numpy(offsets))
         self._spectra: dict[tuple, torch.Tensor] = {}
+        self._views: tuple[list[int], tuple[np.ndarray, ...]] | None = None
 
     # Sizes ---------------------------------------------------------------------------------------
 
@@ -280,7 +281,7 @@ class ReducedSSM(nn.Module):
 
     def clear_cache(self) -> None:
         """Forget the kernels; needed only after writing through ``parameter.data``."""
-        self._spectra = {}
+        self._spectra, self._views = {}, None
 
     # Streaming -----------------------------------------------------------------------------------
 
@@ -288,7 +289,9 @@ class ReducedSSM(nn.Module):
         """Return the zero state of `batch` streams, (batch, K, 2) float64."""
         return self.poles.new_zeros(batch, *self.poles.shape)
 
-    def step(self, u: torch.Tensor, state: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    def step(
+        self, u: torch.Tensor, state: torch.Tensor, *, in_place: bool = False
+    ) -> tuple[torch.Tensor, torch.Tensor]:
         """Advance by one time step.
 
         Parameters
@@ -296,7 +299,10 @@ class ReducedSSM(nn.Module):
         u : torch.Tensor, (B, H)
             The inputs of this step.
         state : torch.Tensor, (B, K, 2) float64
-            From `initial_state` or the last step; not modified.
+            From `initial_state` or the last step.
+        in_place : bool
+            Write the next state over `state`, which saves memory traffic; otherwise `state` is
+            left alone.
 
         Returns
         -------
@@ -308,32 +314,28 @@ class ReducedSSM(nn.Module):
         Cost proportional to the modes kept. A compiled loop on CPU; torch operations elsewhere and
         where gradients are wanted.
         """
-        if u.shape != (state.shape[0], self.channels) or state.shape[1:] != self.poles.shape:
+        poles, residues, D, offsets = self._arrays()
+        fits = u.ndim == 2 and state.ndim == 3 and u.shape[0] == state.shape[0]
+        fits = fits and u.shape[1] == D.size and state.shape[1:] == poles.shape
+        if not (fits and state.dtype == torch.float64):
             raise ShapeError(
                 message(
                     "ReducedSSM.step",
                     "input and state do not fit the layer",
-                    expected=f"u (batch, {self.channels}) and state (batch, "
-                    f"{self.poles.shape[0]}, 2)",
-                    got=f"{tuple(u.shape)} and {tuple(state.shape)}",
+                    expected=f"u (batch, {D.size}) and float64 state (batch, {len(poles)}, 2)",
+                    got=f"{tuple(u.shape)} and {state.dtype} {tuple(state.shape)}",
                 )
             )
-        wanted = (u, state, self.poles, self.residues, self.D)
-        learning = torch.is_grad_enabled() and any(t.requires_grad for t in wanted)
-        compiled = u.device.type == "cpu" and u.dtype in (torch.float32, torch.float64)
-        if compiled and not learning:
-            y, after = torch.empty(u.shape, dtype=u.dtype), torch.empty_like(state)
-            fill_step(
-                self.poles.detach().numpy(),
-                self.residues.detach().numpy(),
-                self.D.detach().numpy(),
-                self.offsets.numpy(),
-                u.detach().numpy(),
-                state.detach().numpy(),
-                after.numpy(),
-                y.numpy(),
-            )
-            return y, after
+        learning = torch.is_grad_enabled() and any(
+            t.requires_grad for t in (u, state, *self._parameters.values())
+        )
+        plain = u.dtype in (torch.float32, torch.float64) and u.device.type == "cpu"
+        if plain and not learning and self.D.device.type == "cpu":
+            values, before = u.detach().numpy(), state.detach().numpy()
+            y = np.empty(values.shape, values.dtype)
+            after = before if in_place else np.empty(before.shape)
+            fill_step(poles, residues, D, offsets, values, before, after, y)
+            return torch.from_numpy(y), state if in_place else torch.from_numpy(after)
         channel = torch.repeat_interleave(
             torch.arange(self.channels, device=u.device), self.offsets.diff()
         )
@@ -341,7 +343,16 @@ class ReducedSSM(nn.Module):
         x = torch.view_as_complex(state) * torch.view_as_complex(self.poles) + signal[:, channel]
         parts = (torch.view_as_complex(self.residues) * x).real
         y = (signal * self.D).index_add(1, channel, parts)
-        return y.to(u.dtype), torch.view_as_real(x)
+        after = torch.view_as_real(x)
+        return y.to(u.dtype), state.copy_(after) if in_place else after
+
+    def _arrays(self) -> tuple[np.ndarray, ...]:
+        """Return the stored tensors as arrays (views on CPU, kept: making them costs a step)."""
+        stored = (*self._parameters.values(), self._buffers["offsets"])
+        places = [tensor.data_ptr() for tensor in stored]
+        if self._views is None or self._views[0] != places:
+            self._views = (places, tuple(tensor.detach().cpu().numpy() for tensor in stored))
+        return self._views[1]
 
     # Module machinery ----------------------------------------------------------------------------
 
@@ -372,7 +383,7 @@ class ReducedSSM(nn.Module):
         super()._load_from_state_dict(state_dict, prefix, *args)
 
     def __getstate__(self) -> dict:
-        return self.__dict__ | {"_spectra": {}}
+        return self.__dict__ | {"_spectra": {}, "_views": None}
 
 
 def _as_layer_system(system: DiagonalSystem) -> DiagonalSystem:

@@ -41,7 +41,7 @@ def _recording(
 ) -> Iterator[dict[str, list[tuple[torch.Tensor, torch.Tensor]]]]:
     seen: dict[str, list[tuple[torch.Tensor, torch.Tensor]]] = {name: [] for name in cores}
 
-    def recorder(name: str):  # noqa: ANN202
+    def recorder(name: str):
         def hook(_module: nn.Module, args: tuple, output: torch.Tensor) -> None:
             if torch.is_grad_enabled() and not output.requires_grad:
                 output.requires_grad_()  # frozen weights still have sensitivities

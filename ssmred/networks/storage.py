@@ -317,7 +317,7 @@ def _filled(record: dict[str, Any], tensors: dict[str, torch.Tensor]) -> fx.Grap
         for part in path:
             if part not in owner._modules:
                 owner.add_module(part, nn.Module())
-            owner = owner._modules[part]
+            owner = owner.get_submodule(part)
         owner._buffers.pop(name, None)
         if key in parameters:
             owner.register_parameter(name, nn.Parameter(tensor))

@@ -13,9 +13,13 @@ from ssmred.errors import ShapeError, UnsupportedOperationError, message
 from ssmred.networks.capture import place_of
 from ssmred.networks.reduced import ReducedSSM
 from ssmred.networks.tracing import follow
-from ssmred.networks.translation import Pooling, Translation
+from ssmred.networks.translation import Pooling, Translation, Wire
 
 __all__ = ["StreamingNetwork"]
+
+
+EXAMPLE_TOLERANCE = {torch.float32: 1e-3, torch.float64: 1e-8}
+"""Agreement of both ways on an example, relative to the largest output."""
 
 
 class StreamingNetwork:
@@ -70,6 +74,7 @@ class StreamingNetwork:
         self._steps = 0
         self._memory: dict[fx.Node, Any] = {}
         self._batch: int | None = None
+        self._check_example(translation, output)
 
     @property
     def steps(self) -> int:
@@ -115,6 +120,24 @@ class StreamingNetwork:
         answer = values[self._output]
         return answer if self._output_time is None else answer.select(self._output_time, 0)
 
+    def _check_example(self, translation: Translation, output: Wire) -> None:
+        """Stream the example of the translation: a module may look ahead in ways unseen here."""
+        for step in translation.example.unbind(1):
+            answer = self.step(step)
+        whole = output.value
+        if self._output_time is not None:
+            whole = whole.select(self._output_time, -1)
+        tolerance = EXAMPLE_TOLERANCE.get(whole.dtype, 0.1) * float(whole.abs().max())
+        if not bool(((answer - whole).abs() <= tolerance).all()):
+            raise UnsupportedOperationError(
+                message(
+                    "StreamingNetwork",
+                    "step by step the network answers otherwise than on the whole sequence",
+                    cure="A module of it looks along time; run it on whole sequences.",
+                )
+            )
+        self._steps, self._memory, self._batch = 0, {}, None
+
     def _run(self, call: _Call, values: dict[fx.Node, Any]) -> Any:
         args = [values[a] if type(a) is fx.Node else a for a in call.args]
         if call.nested:  # nodes inside of lists or keywords
@@ -129,7 +152,7 @@ class StreamingNetwork:
         state = self._memory.get(node)
         if state is None:
             state = core.initial_state(len(u))
-        y, self._memory[node] = core.step(u[..., 0], state)
+        y, self._memory[node] = core.step(u[..., 0], state, in_place=True)
         return y.unsqueeze(-1)
 
     def _pool(self, node: fx.Node, pooling: Pooling, value: Any) -> Any:
@@ -174,11 +197,7 @@ class _Call:
         elif node.op == "call_module":
             function = module.get_submodule(str(node.target))
         elif node.op == "call_method":
-            name = str(node.target)
-
-            def function(tensor: Any, *rest: Any, **named: Any) -> Any:
-                return getattr(tensor, name)(*rest, **named)
-
+            function = _method(str(node.target))
         else:
             function = node.target
         nested = any(isinstance(a, (tuple, list, slice, dict)) for a in args)
@@ -188,6 +207,13 @@ class _Call:
 
 def _same(x: torch.Tensor) -> torch.Tensor:
     return x
+
+
+def _method(name: str) -> Callable[..., Any]:
+    def call(tensor: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
+        return getattr(tensor, name)(*args, **kwargs)
+
+    return call
 
 
 def _check_causal(translation: Translation) -> None:

@@ -86,7 +86,7 @@ def follow(
     """
     if not is_imported(model):
         model = import_network(model).model
-    module = capture(model, is_leaf=lambda leaf: _is_ruled(type(leaf)))
+    module = capture(model, is_leaf=lambda leaf: has_rule(type(leaf)))
     problems: list[str] = []
     # a short example first, then one of full length where a value depends on it
     for length in [EXAMPLE_LENGTH] if horizon is None else [EXAMPLE_LENGTH, horizon]:
@@ -144,7 +144,7 @@ def _attempt(
 ) -> tuple[Translation, Wire]:
     axes = ("batch", "time", *("feature" for _ in example.shape[2:]))
     translation = Translation(
-        module, example, axes, horizon, layer_name, is_ruled=_is_ruled, strict=strict
+        module, example, axes, horizon, layer_name, is_ruled=has_rule, strict=strict
     )
     return translation, translation.run()
 
@@ -199,8 +199,3 @@ def _width(module: nn.Module) -> int | None:
     if isinstance(module, nn.BatchNorm1d):
         return module.num_features
     return module.channels if isinstance(module, ReducedSSM) else None
-
-
-def _is_ruled(kind: type) -> bool:
-    """Tell whether a user's own module class has a rule (classes of torch have handlers)."""
-    return not kind.__module__.startswith("torch.nn") and has_rule(kind)

@@ -169,15 +169,13 @@ class Translation:
         LengthNeeded
             If an example of full length is needed.
         """
-        output = None
         with torch.no_grad():
             for node in self.module.graph.nodes:
                 self.current = node
                 if node.op == "output":
-                    output = self._output(node.args[0])
-                else:
-                    self.wires[node] = self._translate(node)
-        return output
+                    return self._output(node.args[0])
+                self.wires[node] = self._translate(node)
+        raise self.refuse("the network has no output")
 
     # What handlers use ---------------------------------------------------------------------------
 
@@ -205,8 +203,9 @@ class Translation:
                 "trace",
                 f"{problem}, at {place_of(self.current)}",
                 cure=cure
-                or 'Register a rule for it with ssmred.certify.rule, or ask for guarantee="layer" '
-                'or, with data, guarantee="statistical".',
+                or "Put it into a module of its own and register a rule for that class with "
+                'ssmred.certify.rule, or ask for guarantee="layer" or, with data, '
+                'guarantee="statistical".',
             )
         )
 
@@ -325,7 +324,7 @@ class Translation:
             if node.target is len:
                 return tags[0]
         if node.target is operator.getitem and isinstance(first.measures, tuple):
-            return first.measures[node.args[1]]
+            return first.measures[node.args[1]]  # pyright: ignore
         return None
 
     def _handle(self, node: fx.Node, value: Any) -> Wire:
@@ -343,6 +342,8 @@ class Translation:
             key = type(module)
             if self.is_ruled(key):
                 return self._user(module, value, args)
+            same = (k for k in key.__mro__ if k in HANDLERS and k.forward is key.forward)
+            key = next(same, key)  # a parametrised layer computes what its class computes
             args = (module, *args)
         handler = HANDLERS.get(key)
         if handler is None:

@@ -278,13 +278,9 @@ def _reduced_systems(network: ImportedNetwork, cut: Cut) -> dict[str, Any]:
     }
 
 
-def _layer_records(
-    network: ImportedNetwork, cut: Cut, request: Request
-) -> tuple[LayerRecord, ...]:
+def _layer_records(network: ImportedNetwork, cut: Cut, request: Request) -> tuple[LayerRecord, ...]:
     full = network.systems
-    return layer_records(
-        layer_bounds(full, full | _reduced_systems(network, cut), request.horizon)
-    )
+    return layer_records(layer_bounds(full, full | _reduced_systems(network, cut), request.horizon))
 
 
 def _certificate(

@@ -11,8 +11,8 @@ import numpy as np
 import torch
 from torch import nn
 
-from ssmred.gramians import InputMoments
-from ssmred.networks import ImportedNetwork
+from ssmred.gramians import InputMoments, OutputMetric, OutputSensitivity
+from ssmred.networks import ImportedLayer, ImportedNetwork
 from ssmred.networks.sensing import inputs_of, sensitivities
 from ssmred.reductors import Reduction, SubsetPath, SubsetReductor, allocate
 
@@ -131,21 +131,22 @@ class CalibratedRemoval:
     ) -> None:
         self.network, self.data = network, data
         cores = {layer.name: network.core(layer.name) for layer in network.layers}
+        self.sensitivities: dict[str, OutputSensitivity] = {}
         moments: dict[str, InputMoments] = {}
-        energy: dict[str, np.ndarray] = {}
         for batch in sensitivities(network.model, cores, data, seed=seed):
             for name, signals in batch.items():
-                V = signals.inputs.double().numpy()
+                V, G = signals.inputs.double().numpy(), signals.sensitivities.double().numpy()
                 if name not in moments:
-                    moments[name] = InputMoments(*V.shape[1:], system=network.systems[name])
+                    system = network.systems[name]
+                    moments[name] = InputMoments(*V.shape[1:], system=system)
+                    self.sensitivities[name] = OutputSensitivity(system, V.shape[-1])
                 moments[name].update(V)
-                slopes = signals.sensitivities.double().square().mean(dim=-1).sum(dim=0).numpy()
-                energy[name] = energy.get(name, 0.0) + slopes / len(data)
+                self.sensitivities[name].update(V, G)
         self.paths = []
         for layer in network.layers:
-            self.paths.append(SubsetReductor(metric=moments[layer.name]).path(layer.system))
+            self.paths.append(self._path(layer, moments[layer.name]))
             advance(1)
-        self.weights = [energy[layer.name] for layer in network.layers]
+        self.weights = [np.ones(path.norms.shape) for path in self.paths]
 
     def cut(self, states: int) -> Cut:
         """Return the network that keeps at most so many states."""
@@ -162,10 +163,14 @@ class CalibratedRemoval:
                 V = signals.inputs.double().numpy()
                 moments = moments or InputMoments(*V.shape[1:], system=layer.system)
                 moments.update(V)
-            path = SubsetReductor(metric=moments).path(layer.system)
+            path = self._path(layer, moments)
             (kept,) = allocate([path], [self.weights[index]], states=budget[index])
             cut = Cut(self.network, (*cut.reductions, path.reduction(kept)))
         return cut
+
+    def _path(self, layer: ImportedLayer, moments: InputMoments) -> SubsetPath:
+        metric = OutputMetric(moments, self.sensitivities[layer.name])
+        return SubsetReductor(metric=metric).path(layer.system)
 
 
 def relative_to_layer(paths: Sequence[SubsetPath]) -> list[np.ndarray]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import json
 import shutil
 import tempfile
@@ -220,30 +219,40 @@ def load(folder: str | Path, *, model: nn.Module | None = None) -> ReductionResu
         If a file is missing, foreign, newer, truncated or does not fit the others.
     """
     folder = Path(folder)
+    record = _read_record(folder)
+    return ReductionResult(
+        model=load_network(folder, model=model).eval(),
+        original=load_network(folder / "original", model=model).eval(),
+        certificate=Certificate.load(folder / "certificate.json"),
+        **record,
+    )
+
+
+def _read_record(folder: Path) -> dict[str, Any]:
     try:
         record = json.loads((folder / "result.json").read_text())
-        schema = record["schema"]
+        if record["schema"] != SCHEMA:
+            raise CheckpointError(
+                f"load: {folder} has result schema {record['schema']!r}, this version reads "
+                f"{SCHEMA}. Update ssmred."
+            )
+        curve = record["path"]
+        return {
+            "states": _pair(record["states"]),
+            "parameters": _pair(record["parameters"]),
+            "path": RemovalCurve(np.asarray(curve["states"]), np.asarray(curve["error"])),
+            "alternatives": tuple(Alternative(**row) for row in record["alternatives"]),
+            "seconds": float(record["seconds"]),
+        }
     except (OSError, ValueError, KeyError, TypeError) as error:
+        if isinstance(error, CheckpointError):
+            raise
         raise CheckpointError(
-            f"load: {folder} holds no readable result.json ({error}). "
+            f"load: {folder} holds no readable result.json ({error!r}). "
             "Pass a folder written by ReductionResult.save."
         ) from error
-    if schema != SCHEMA:
-        raise CheckpointError(
-            f"load: {folder} has result schema {schema!r}, this version reads {SCHEMA}. "
-            "Update ssmred."
-        )
-    original = load_network(folder / "original", model=copy.deepcopy(model))
-    reduced = load_network(folder, model=copy.deepcopy(model))
-    return ReductionResult(
-        model=reduced.eval(),
-        original=original.eval(),
-        certificate=Certificate.load(folder / "certificate.json"),
-        states=tuple(record["states"]),
-        parameters=tuple(record["parameters"]),
-        path=RemovalCurve(
-            np.asarray(record["path"]["states"]), np.asarray(record["path"]["error"])
-        ),
-        alternatives=tuple(Alternative(**a) for a in record["alternatives"]),
-        seconds=record["seconds"],
-    )
+
+
+def _pair(values: Any) -> tuple[int, int]:
+    kept, full = values
+    return int(kept), int(full)

@@ -12,8 +12,9 @@ import numpy as np
 import numpy.typing as npt
 
 from ssmred.checks import check_horizon, check_order, check_tolerance
-from ssmred.errors import OrderError, ShapeError, ToleranceError, message
+from ssmred.errors import AccuracyError, OrderError, ShapeError, ToleranceError, message
 from ssmred.gramians.empirical import InputMoments
+from ssmred.gramians.output_metric import OutputMetric
 from ssmred.gramians.square_root import (
     SquareRoot,
     basis_coefficients,
@@ -201,8 +202,9 @@ class SubsetReductor:
     horizon : int, optional
         Number of samples over which impulse responses are compared; None is infinite. Only for
         the h2 metric.
-    metric : "h2" or InputMoments
-        The h2 norm of the error, or its mean square on calibration inputs.
+    metric : "h2", InputMoments or OutputMetric
+        The h2 norm of the error, its mean square on calibration inputs, or what it does to the
+        output of the network around the layer.
 
     Notes
     -----
@@ -222,18 +224,20 @@ class SubsetReductor:
     [3.0, 4.0]
     """
 
-    def __init__(self, *, horizon: int | None = None, metric: str | InputMoments = "h2") -> None:
+    def __init__(
+        self, *, horizon: int | None = None, metric: str | InputMoments | OutputMetric = "h2"
+    ) -> None:
         self.horizon = check_horizon(horizon, "SubsetReductor")
-        if not isinstance(metric, InputMoments) and metric != "h2":
+        if metric != "h2" and not isinstance(metric, (InputMoments, OutputMetric)):
             raise ShapeError(
                 message(
                     "SubsetReductor",
                     "metric is not known",
-                    expected='"h2" or an InputMoments',
+                    expected='"h2", an InputMoments or an OutputMetric',
                     got=f"{metric!r}",
                 )
             )
-        if isinstance(metric, InputMoments) and self.horizon not in (None, metric.horizon):
+        if not isinstance(metric, str) and self.horizon not in (None, metric.horizon):
             raise OrderError(
                 message(
                     "SubsetReductor",
@@ -265,6 +269,8 @@ class SubsetReductor:
         ------
         UnstableSystemError
             If the horizon is infinite and a driven mode does not decay.
+        AccuracyError
+            If responses leave the range of float64.
         """
         self.check_accepts(system)
         batch, n = system.batch_shape, system.order
@@ -277,6 +283,14 @@ class SubsetReductor:
         errors[:, 0] = root.residual
         target = root.factor @ theta + root.extra
         fill_removals(root.factor, target, root.fixed, removal, errors)
+        if not np.isfinite(errors).all():
+            raise AccuracyError(
+                message(
+                    "SubsetReductor.path",
+                    "responses overflow or underflow float64 when squared",
+                    cure="Scale B and C to a common size.",
+                )
+            )
         return SubsetPath(
             system,
             removal.reshape(*batch, n),
@@ -320,7 +334,7 @@ class SubsetReductor:
         return self.path(system).reduction(order)
 
     def _square_root(self, system: DiagonalSystem, theta: np.ndarray) -> SquareRoot:
-        if isinstance(self.metric, InputMoments):
+        if not isinstance(self.metric, str):
             return self.metric.square_root(system)
         factor = basis_square_root(system, horizon=self.horizon)
         factor = np.ascontiguousarray(factor.reshape(-1, *factor.shape[-2:]))
@@ -330,9 +344,8 @@ class SubsetReductor:
         return SquareRoot(factor, fixed, np.zeros_like(target), np.zeros(len(factor)), norms)
 
     def _metric_name(self) -> str:
-        if isinstance(self.metric, InputMoments):
-            kind = "outputs wanted" if self.metric.has_target else "own outputs"
-            return f"calibrated on {self.metric.samples} inputs, {kind}"
+        if not isinstance(self.metric, str):
+            return self.metric.name
         return "h2" if self.horizon is None else f"h2, horizon {self.horizon}"
 
 

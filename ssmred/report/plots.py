@@ -26,6 +26,10 @@ _VARIANTS = (
 """Key, label, colour and marker: the marker alone tells them apart in a grey print."""
 
 
+_ROUNDING = 1e-17
+"""Relative errors below this are rounding of float64 and are not drawn."""
+
+
 @dataclass(frozen=True, eq=False)
 class ReductionPicture:
     """Hold the numbers that `plot_reduction` draws.
@@ -221,6 +225,7 @@ def _draw_curve(
     if shown.any():
         axes.plot(states[shown], errors[shown], color=BLUE, linewidth=1.6, label="path of cuts")
         axes.set_yscale("log")
+        axes.set_ylim(bottom=max(errors[shown].min() / 3.0, min(_ROUNDING, errors[shown].max())))
     else:
         axes.set_yticks([])
         axes.text(0.5, 0.5, "no positive error", transform=axes.transAxes, ha="center", color=GREY)
@@ -255,7 +260,7 @@ def _draw_curve(
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=6))
     axes.set_xlabel("real states kept (a conjugate pair is two)")
     axes.set_ylabel(picture.curve_label)
-    axes.legend(loc="best", fontsize=8)
+    axes.legend(loc="best", fontsize=8, frameon=True, framealpha=0.9, edgecolor="none")
     clean(axes, grid="both")
 
 
@@ -376,7 +381,9 @@ def _draw_measurements(
     if min(values) > 0:
         axes.set_xscale("log")
         axes.set_xlim(min(values) / 2.0, max(values) * 2.5)
-    axes.set_yticks(range(len(measured)), [m["name"].replace(", ", "\n", 1) for m in measured])
+    axes.set_yticks(
+        range(len(measured)), [m["name"].replace(", batch", "\nbatch") for m in measured]
+    )
     axes.set_ylim(len(measured) - 0.5, -0.5)
     axes.set_xlabel(unit)
     clean(axes, grid="x")

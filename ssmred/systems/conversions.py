@@ -114,9 +114,7 @@ def from_scipy(system: Any) -> DenseSystem:
 
     if not isinstance(system, (signal.lti, signal.dlti)):
         raise UnsupportedOperationError(
-            message(
-                "from_scipy", "this is no scipy.signal lti or dlti", got=type(system).__name__
-            )
+            message("from_scipy", "this is no scipy.signal lti or dlti", got=type(system).__name__)
         )
     dt = system.dt if isinstance(system, signal.dlti) else 0.0
     space = system.to_ss()

@@ -171,7 +171,7 @@ def sequence_input(features, time_first=True):
 
 def classifier(rng, *, features=2, channels=6, modes=4, layers=2, gated=False, norm="batch",
                outputs=3, gain=1.0, pool="mean", activation="gelu", post_norm=False,
-               perturb=0.3):  # fmt: skip
+               perturb=0.3, kept=None):  # fmt: skip
     """Return (original, reduced) graphs of a residual state-space classifier."""
     ft = ("feature", "time")
     draw = lambda *shape: rng.standard_normal(shape)  # noqa: E731
@@ -203,7 +203,7 @@ def classifier(rng, *, features=2, channels=6, modes=4, layers=2, gated=False, n
 
     for i in range(layers):
         z = at if post_norm else normalise(f"norm{i}", at)
-        system, reduced = random_layer(rng, channels, modes, perturb=perturb)
+        system, reduced = random_layer(rng, channels, modes, perturb=perturb, kept=kept)
         z = add(f"layer{i}", "ssm", (z,), {"system": system})
         reductions[z] = reduced
         z = add(f"act{i}", activation, (z,))
@@ -289,7 +289,7 @@ def assert_facts(value, reduced, original, noise=0.0):
     def surely(array):
         return np.maximum(array - noise * np.sqrt(WIDE(array.size)), 0)
 
-    sup, entry, total = (surely(fact) for fact in signal_facts(reduced, axes))
+    _, entry, total = (surely(fact) for fact in signal_facts(reduced, axes))
     gaps = signal_facts(original - reduced, axes)
     error_sup, error_entry, error_total = (surely(fact) for fact in gaps)
     assert (reduced + noise >= value.lo).all()

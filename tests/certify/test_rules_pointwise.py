@@ -66,22 +66,31 @@ def tanh_gelu_slope(x):
     return s + x * s * (1 - s) * growth
 
 
+def extreme(function, derivative, place):
+    """Return a ball that holds the extreme value near ``place``, where the derivative vanishes.
+
+    The derivative changes its sign within 1e-12 of ``place``, and by the mean value theorem the
+    function changes by at most its derivative there times that distance.
+    """
+    near = arb("1e-12")
+    first, second = derivative(arb(place) - near), derivative(arb(place) + near)
+    assert first * second < 0
+    reach = abs(derivative(arb(place) + near * arb(0, 1))) * near
+    return function(arb(place)) + reach * arb(0, 1)
+
+
 def test_extreme_values_at_the_exact_positions():
     root = arb(2).sqrt()
     assert normal_cdf(root) + root * phi(root) <= arb(rules.GELU_SLOPE[1])
-    # the minimum of x Phi(x): its slope changes sign around the stated position
-    slope = lambda x: normal_cdf(x) + x * phi(x)  # noqa: E731
-    p, value = rules.GELU_MINIMUM
-    assert slope(arb(p - 1e-12)) < 0 < slope(arb(p + 1e-12))
-    assert upper(lambda x: -x * normal_cdf(x), p - 1e-9, p + 1e-9, -value)
-    p, value = rules.SILU_MINIMUM
-    slope = lambda x: logistic(x) * (1 + x * (1 - logistic(x)))  # noqa: E731
-    assert slope(arb(p - 1e-12)) < 0 < slope(arb(p + 1e-12))
-    assert upper(lambda x: -x * logistic(x), p - 1e-9, p + 1e-9, -value)
-    p, value = rules.SILU_SLOPE
-    bend = lambda x: 2 - x * (x / 2).tanh()  # noqa: E731
-    assert bend(arb(p - 1e-12)) > 0 > bend(arb(p + 1e-12))
-    assert upper(slope, p - 1e-9, p + 1e-9, value)
+    gelu_slope = lambda x: normal_cdf(x) + x * phi(x)  # noqa: E731
+    place, value = rules.GELU_MINIMUM
+    assert arb(value) <= extreme(lambda x: x * normal_cdf(x), gelu_slope, place)
+    silu_slope = lambda x: logistic(x) * (1 + x * (1 - logistic(x)))  # noqa: E731
+    place, value = rules.SILU_MINIMUM
+    assert arb(value) <= extreme(lambda x: x * logistic(x), silu_slope, place)
+    place, value = rules.SILU_SLOPE
+    bend = lambda x: logistic(x) * logistic(-x) * (2 - x * (x / 2).tanh())  # noqa: E731
+    assert extreme(silu_slope, bend, place) <= arb(value)
 
 
 def test_tanh_gelu_constants_by_subdivision():
@@ -132,8 +141,20 @@ def test_ranges_and_slopes_hold_against_ball_arithmetic(op, params):
     rng = np.random.default_rng(1)
     f = exact_functions(op, params)
     node = Node("y", op, ("x",), params, ("feature",))
-    places = [0.0, -0.7517915246935646, -1.2784645427610738, math.sqrt(2), -math.sqrt(2),
-              2.3993572805154677, -2.3993572805154677, -0.7524614220710163, 40.0, -40.0, 6.0, -9.0]
+    places = [
+        0.0,
+        -0.7517915246935646,
+        -1.2784645427610738,
+        math.sqrt(2),
+        -math.sqrt(2),
+        2.3993572805154677,
+        -2.3993572805154677,
+        -0.7524614220710163,
+        40.0,
+        -40.0,
+        6.0,
+        -9.0,
+    ]
     for place in places:
         for width in (0.0, 1e-12, 1e-6, 0.1, 3.0):
             for shift in (-1.0, 0.0, 1.0):

@@ -132,6 +132,17 @@ def test_reduced_layers_are_put_in():
         with_systems(imported, {"blocks.0": ReducedSSM([1])})
 
 
+def test_a_core_that_computes_something_else_is_an_error():
+    class Doubled(ReducedSSM):
+        def kernel(self, T):
+            return 2.0 * super().kernel(T)
+
+    imported = import_network(settle(ExampleNetwork()))
+    wrong = Doubled([1] * 8, [0.5] * 8, [1.0] * 8)
+    with pytest.raises(CheckpointError, match=r"kernel of layer blocks\.0"):
+        with_systems(imported, {"blocks.0": wrong})
+
+
 def test_networks_without_layers_are_refused():
     with pytest.raises(UnsupportedOperationError, match=r"no state-space layer.*Linear"):
         find_layers(nn.Sequential(nn.Linear(2, 2)))

@@ -128,6 +128,11 @@ def test_compiled_step_and_torch_step_agree_and_leave_the_state_alone():
     slow = layer.step(u, state)  # gradients are wanted here
     assert slow[0].requires_grad
     assert torch.equal(state, kept)
+    with torch.no_grad():
+        y, same = layer.step(u, kept, in_place=True)
+    assert same is kept
+    assert torch.equal(same, fast[1])
+    assert torch.equal(y, fast[0])
     assert torch.allclose(fast[0], slow[0], rtol=1e-6, atol=1e-6)
     assert torch.allclose(fast[1], slow[1], rtol=1e-14, atol=1e-14)
 

@@ -5,6 +5,8 @@ from test_tracing import PLAIN, Wiring
 from torch import nn
 from torch.nn import functional as F
 
+from ssmred.certify.graph import operation_name
+from ssmred.certify.rules_table import RULES, rule
 from ssmred.errors import ShapeError, UnsupportedOperationError
 from ssmred.networks import StreamingNetwork, import_network
 from ssmred.networks.deep import DeepS4D
@@ -118,6 +120,22 @@ def test_what_looks_ahead_is_refused():
             StreamingNetwork(settle(Wiring(lambda x: x, after)))
     with pytest.raises(UnsupportedOperationError):
         StreamingNetwork(settle(Positional(9)))
+
+
+def test_a_module_that_looks_along_time_is_noticed():
+    class Smooth(nn.Module):
+        def forward(self, x):
+            return x.cumsum(1) if x.shape[0] else x
+
+    def identity(node, x):
+        return x
+
+    rule(Smooth)(identity)
+    try:
+        with pytest.raises(UnsupportedOperationError, match="along time"):
+            StreamingNetwork(settle(nn.Sequential(nn.Linear(3, 3), Smooth(), ExampleNetwork())))
+    finally:
+        del RULES[operation_name(Smooth)]
 
 
 def test_a_feature_that_needs_the_running_mean_is_causal():

@@ -13,6 +13,7 @@ from graph_evaluator import evaluate
 from torch import nn
 from torch.nn import functional as F
 
+from ssmred.certify.graph import operation_name
 from ssmred.certify.rules_table import RULES, rule
 from ssmred.errors import UnsupportedOperationError
 from ssmred.networks import ReducedSSM, import_network, trace
@@ -256,7 +257,7 @@ def test_a_module_with_a_rule_stays_whole():
     try:
         graph = trace(model, example_shape=(9, 3))
     finally:
-        name = next(key for key in RULES if key.endswith("Quirk"))
+        name = operation_name(Quirk)
         del RULES[name]
     (node,) = [node for node in graph if node.op == name]
     assert node.axes == ("time", "feature")
@@ -271,6 +272,26 @@ class Pick(nn.Module):
 
     def forward(self, x):
         return self.layer(x)[0]
+
+
+def test_parametrised_layers_and_rules_for_torch_modules():
+    model = settle(
+        nn.Sequential(
+            nn.utils.parametrizations.weight_norm(nn.Linear(3, 3)),
+            nn.LeakyReLU(0.25),
+            Pick(DiagonalMixer(3, 4, transposed=False)),
+        ),
+        torch.float64,
+    )
+    with pytest.raises(UnsupportedOperationError, match="LeakyReLU"):
+        trace(model)
+    rule(nn.LeakyReLU)(lambda node, x: x)
+    try:
+        graph = trace(model)
+    finally:
+        del RULES[operation_name(nn.LeakyReLU)]
+    assert [node.op for node in graph][1] == "linear"
+    assert graph["network_1"].params["negative_slope"] == 0.25
 
 
 def test_a_layer_used_twice_has_two_nodes():

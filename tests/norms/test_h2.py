@@ -49,9 +49,7 @@ def random_system(seed, *, n=5, m=1, p=1, slowest=1e-12, dt=1.0, **form) -> Diag
     D = rng.normal(size=(p, m)) * bool(dt)
     if not form.get("real_output"):
         D = D * (1 + 0.5j)
-    return DiagonalSystem(
-        poles, complex_array(rng, n, m), complex_array(rng, p, n), D, dt, **form
-    )
+    return DiagonalSystem(poles, complex_array(rng, n, m), complex_array(rng, p, n), D, dt, **form)
 
 
 def exact_h2(system: DiagonalSystem, horizon: int | None = None) -> float:
@@ -329,9 +327,7 @@ def test_order_zero_and_silence(batch):
 def test_peak_of_the_output_is_bounded(seed, post):
     rng = np.random.default_rng(seed)
     recurrence = "post-update" if post else "standard"
-    system = random_system(
-        seed, m=2, p=2, slowest=1e-2, real_output=True, recurrence=recurrence
-    )
+    system = random_system(seed, m=2, p=2, slowest=1e-2, real_output=True, recurrence=recurrence)
     u = rng.normal(size=(60, 2))
     peak = np.linalg.norm(system.simulate(u), axis=1).max()
     for horizon in (60, None):

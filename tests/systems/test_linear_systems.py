@@ -166,9 +166,7 @@ def test_lru_layer_output_is_the_one_of_the_official_code():
         real_output=True,
     )
     got = layer.simulate(np.array(case["input"]["u"]))
-    np.testing.assert_allclose(
-        got, case["expected"]["y"], atol=case["tolerance"]["float32_atol"]
-    )
+    np.testing.assert_allclose(got, case["expected"]["y"], atol=case["tolerance"]["float32_atol"])
 
 
 def test_impulse_response_of_slow_poles_has_every_digit():

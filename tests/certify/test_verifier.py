@@ -1,0 +1,221 @@
+"""Verification: everything recomputed from two models, and any difference refused."""
+
+import dataclasses
+import hashlib
+
+import numpy as np
+import pytest
+from certify_reference import classifier, evaluate
+
+from ssmred.certify import (
+    Certificate,
+    InputSet,
+    data_sha256,
+    fixed_sequence_test,
+    layer_bounds,
+    layer_records,
+    network_bound,
+    output_errors,
+    output_scale,
+    register_model_reader,
+    split_indices,
+    verifier,
+    verify,
+)
+from ssmred.errors import CertificateError, MissingDependencyError
+
+T = 8
+SAMPLING = {"seed": 3, "count": 16, "features": 2}
+
+
+class Reader:
+    """Reads network graphs, as another reader reads torch models."""
+
+    def graph(self, model, horizon, inputs):
+        return model
+
+    def systems(self, model):
+        return {node.name: node.params["system"] for node in model.ssm_nodes}
+
+    def weights_sha256(self, model):
+        digest = hashlib.sha256()
+        for node in model:
+            for key, value in sorted(node.params.items()):
+                if key == "system":
+                    value = np.concatenate([value.poles.ravel(), value.C.ravel(), value.D.ravel()])
+                digest.update(
+                    value.tobytes() if isinstance(value, np.ndarray) else b"%r" % (value,)
+                )
+        return digest.hexdigest()
+
+    def outputs(self, model, data):
+        return evaluate(model, np.asarray(data))[model.output].astype(np.float64)
+
+
+@pytest.fixture(autouse=True)
+def reader(monkeypatch):
+    monkeypatch.setattr(verifier, "_readers", [])
+    register_model_reader(Reader())
+
+
+@pytest.fixture
+def models():
+    return classifier(np.random.default_rng(0), perturb=1e-3, kept=4)
+
+
+def hashes(original, reduced):
+    read = Reader()
+    return {"original_sha256": read.weights_sha256(original),
+            "reduced_sha256": read.weights_sha256(reduced)}  # fmt: skip
+
+
+def common(original, reduced):
+    return {"tol": None, "scale_source": "samples of the input set", "horizon": T, "metric": "h2",
+            "ssmred_version": "0.1.0", **hashes(original, reduced)}  # fmt: skip
+
+
+def worst_case(original, reduced):
+    inputs = InputSet.box(-1, 1)
+    chain = network_bound(original, reduced, inputs, T)
+    samples = inputs.sample(np.random.default_rng(SAMPLING["seed"]), 16, T, 2)
+    scale = output_scale(Reader().outputs(original, samples))
+    return Certificate(
+        guarantee="worst-case", bound=chain.bound / scale, scale=scale, scale_sampling=SAMPLING,
+        layers=layer_records(chain), inputs=inputs.to_json(), **common(original, reduced),
+    )  # fmt: skip
+
+
+def layer_only(original, reduced):
+    read = Reader()
+    records = layer_records(layer_bounds(read.systems(original), read.systems(reduced), T))
+    return Certificate(
+        guarantee="layer", bound=max(r.relative_error for r in records), scale=1.0,
+        layers=records, **common(original, reduced),
+    )  # fmt: skip
+
+
+def statistical(original, reduced, data, tol=0.5):
+    read = Reader()
+    _, held_out = split_indices(len(data), 5)
+    inputs = data[held_out]
+    scale = output_scale(read.outputs(original, data))
+    errors = output_errors(read.outputs(original, inputs), read.outputs(reduced, inputs)) / scale
+    test = fixed_sequence_test(errors[None], tol, 0.9, 0.9)
+    records = layer_records(layer_bounds(read.systems(original), read.systems(reduced), T))
+    return Certificate(
+        guarantee="statistical", bound=tol, scale=scale, layers=records,
+        statistics={"coverage": 0.9, "confidence": 0.9, "n": test.n,
+                    "violations": test.steps[0].violations, "split_seed": 5,
+                    "split_fraction": 0.5, "data_sha256": data_sha256(inputs)},
+        **common(original, reduced),
+    )  # fmt: skip
+
+
+def test_honest_certificates_pass(models):
+    report = verify(worst_case(*models), *models)
+    assert report.passed
+    names = {check.name for check in report.checks}
+    assert {"original weights", "bound", "vacuity", "output scale", "layer0: weight"} <= names
+    assert report.not_recomputed == ()
+    assert "all agree" in str(report)
+    report = verify(layer_only(*models), *models)
+    assert report.passed
+    assert "bound" in {check.name for check in report.checks}
+
+
+def test_loading_changes_nothing(models, tmp_path):
+    path = worst_case(*models).save(tmp_path / "certificate.json")
+    assert verify(Certificate.load(path), *models).passed
+
+
+def replace_record(certificate, **changes):
+    first = dataclasses.replace(certificate.layers[0], **changes)
+    return dataclasses.replace(certificate, layers=(first, *certificate.layers[1:]))
+
+
+TAMPERED = [
+    ("bound", lambda c: dataclasses.replace(c, bound=c.bound * (1 - 1e-8))),
+    ("bound", lambda c: dataclasses.replace(c, scale=c.scale * 1.001)),
+    ("scale", lambda c: dataclasses.replace(c, scale=c.scale * 1.001, bound=c.bound / 1.001)),
+    ("bound", lambda c: dataclasses.replace(c, inputs=InputSet.box(-0.9, 1).to_json())),
+    ("bound", lambda c: dataclasses.replace(c, horizon=T - 1)),
+    ("original weights", lambda c: dataclasses.replace(c, original_sha256="0" * 64)),
+    ("reduced weights", lambda c: dataclasses.replace(c, reduced_sha256="0" * 64)),
+    ("theorems", lambda c: dataclasses.replace(c, theorems=c.theorems[1:])),
+    ("assumptions", lambda c: dataclasses.replace(c, assumptions=("None.",))),
+    ("level", lambda c: dataclasses.replace(c, level="RIGOROUS")),
+    ("states_kept", lambda c: replace_record(c, states_kept=2)),
+    ("states_full", lambda c: replace_record(c, states_full=640)),
+    ("relative_error", lambda c: replace_record(c, relative_error=1e-9)),
+    ("gain_error", lambda c: replace_record(c, gain_error=0.0)),
+    ("weight", lambda c: replace_record(c, weight=1e-3)),
+    ("layer names", lambda c: replace_record(c, name="other")),
+    ("layer names", lambda c: dataclasses.replace(c, layers=c.layers[:1])),
+]
+
+
+@pytest.mark.parametrize(("name", "tamper"), TAMPERED)
+def test_any_difference_is_refused_by_name(models, name, tamper):
+    with pytest.raises(CertificateError, match=name):
+        verify(tamper(worst_case(*models)), *models)
+
+
+def test_changed_weights_are_refused(models):
+    certificate = worst_case(*models)
+    original, reduced = models
+    with pytest.raises(CertificateError, match="reduced weights"):
+        verify(certificate, original, original)
+    with pytest.raises(CertificateError, match=r"original weights.*reduced weights"):
+        verify(certificate, reduced, original)
+
+
+def test_every_difference_is_listed(models):
+    certificate = replace_record(worst_case(*models), states_kept=2, weight=1e-3)
+    with pytest.raises(CertificateError, match=r"states_kept.*weight"):
+        verify(certificate, *models)
+
+
+def test_layer_certificates_refuse_another_bound(models):
+    certificate = layer_only(*models)
+    with pytest.raises(CertificateError, match="bound"):
+        verify(dataclasses.replace(certificate, bound=certificate.bound / 2), *models)
+
+
+@pytest.mark.theorem("statistical-certificate")
+def test_statistical_certificates(models):
+    data = np.random.default_rng(1).uniform(-1, 1, (80, T, 2))
+    certificate = statistical(*models, data)
+    report = verify(certificate, *models)
+    assert any("data=" in text for text in report.not_recomputed)
+    assert "not recomputed: the statistical part" in str(report)
+    _, held_out = split_indices(len(data), 5)
+    for given in (data, data[held_out]):
+        report = verify(certificate, *models, data=given)
+        assert "violations" in {check.name for check in report.checks}
+    with pytest.raises(CertificateError, match="held-out inputs"):
+        verify(certificate, *models, data=data + 1e-9)
+    facts = dict(certificate.statistics)
+    for changes, name in (
+        ({"violations": 1}, "violations"), ({"violations": 40}, "binomial"),
+        ({"coverage": 0.99}, "binomial"), ({"confidence": 0.9999}, "binomial"),
+        ({"n": None}, "statistics"),
+    ):  # fmt: skip
+        other = dataclasses.replace(certificate, statistics=facts | changes)
+        with pytest.raises(CertificateError, match=name):
+            verify(other, *models, data=data)
+    # a smaller bound has violations that the certificate does not admit
+    with pytest.raises(CertificateError, match="violations"):
+        verify(dataclasses.replace(certificate, bound=1e-12), *models, data=data)
+
+
+def test_errors_are_the_largest_over_time():
+    first, second = np.zeros((2, 5, 3)), np.zeros((2, 5, 3))
+    second[1, 4] = [0.0, 3.0, 4.0]
+    assert output_errors(first, second).tolist() == [0.0, 5.0]
+
+
+def test_without_a_reader_the_cure_is_named(models, monkeypatch):
+    monkeypatch.setattr(verifier, "_readers", [])
+    monkeypatch.setattr(verifier.importlib, "import_module", lambda name: None)
+    with pytest.raises(MissingDependencyError, match="register_model_reader"):
+        verify(worst_case(*models), *models)
