@@ -5,7 +5,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
-BENCHMARKS := $(filter-out benchmarks/train_%,$(sort $(wildcard benchmarks/*.py)))
+BENCHMARKS := benchmarks/figures.py benchmarks/subset_numpy.py benchmarks/soundness.py
 
 .PHONY: help demo test test-slow lint docs bench clean
 
@@ -36,7 +36,7 @@ lint: $(INSTALLED) ## check style, types, import order and CITATION.cff
 docs: $(INSTALLED) ## run the code of README.md, docs/ and examples/, check their links
 	$(BIN)/python -m pytest -m docs $(FLAGS)
 
-bench: $(INSTALLED) ## run the benchmarks one after another; each prints its table
+bench: $(INSTALLED) ## measure the README's figures and write them there; then the soundness search
 	@set -e; for script in $(BENCHMARKS); do \
 		echo "== $$script"; $(BIN)/python $$script; \
 	done

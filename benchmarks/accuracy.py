@@ -5,7 +5,6 @@ All 10,000 test images; the calibration images come from the training set. Print
 
 from __future__ import annotations
 
-import numpy as np
 import torch
 from peer_scores import SCORES, kept_modes
 from torch import nn
@@ -66,15 +65,13 @@ def measure() -> dict[str, dict[float, float]]:
     return rows
 
 
-def report(rows: dict[str, dict[float, float]]) -> str:
-    """Return the measurements as a table."""
-    shares = (1.0, *SHARES)
-    return table(
-        [[name, *(f"{values[s]:.2f}" for s in shares)] for name, values in rows.items()],
-        ["accuracy (%) after removing", *(f"{100 * (1 - s):.0f} %" for s in shares)],
-    )
+HEADERS = ["accuracy (%) after removing", *(f"{100 * (1 - s):.0f} %" for s in (1.0, *SHARES))]
+
+
+def cells(rows: dict[str, dict[float, float]]) -> list[list[str]]:
+    """Return the measurements as the cells of a table."""
+    return [[name, *(f"{v[s]:.2f}" for s in (1.0, *SHARES))] for name, v in rows.items()]
 
 
 if __name__ == "__main__":
-    np.seterr(all="raise", under="ignore")
-    print(report(measure()))
+    print(table(cells(measure()), HEADERS))

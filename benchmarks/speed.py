@@ -1,8 +1,8 @@
 """Time and memory of `ssmred.reduce`, warm, beside the same algorithm in plain NumPy.
 
-Prints: the bundled network; a Long-Range-Arena-size network (6 layers x 256 channels x 64 states,
-horizon 4,096) with its peak memory; growth with channels; growth with calibration samples; the
-ratio against plain NumPy, channel by channel. Medians of repeated runs.
+Prints: a Long-Range-Arena-size network (6 layers x 256 channels x 64 states, horizon 4,096) with
+the peak memory; its removal paths against plain NumPy, channel by channel; growth with channels;
+the bundled network; growth with calibration samples. Medians of warm runs.
 """
 
 from __future__ import annotations
@@ -12,20 +12,20 @@ import statistics
 import time
 from collections.abc import Callable
 
-import numpy as np
 import torch
-from subset_numpy import removal_path
+from subset_numpy import numpy_errors, s4d_layer
+from torch import nn
 
 import ssmred
 from ssmred import zoo
-from ssmred.networks import import_network
 from ssmred.networks.deep import DeepS4D
 from ssmred.reductors import SubsetReductor
 from ssmred.report import table
 
 LAYERS, CHANNELS, STATES, HORIZON = 6, 256, 64, 4_096
-PEER_CHANNELS = 8
+PEER_CHANNELS = 16
 REPEATS = 3
+NAME = "fashion-mnist-s4d"
 
 
 def seconds(run: Callable[[], object], repeats: int = REPEATS) -> float:
@@ -39,79 +39,71 @@ def seconds(run: Callable[[], object], repeats: int = REPEATS) -> float:
     return statistics.median(times)
 
 
-def peak_megabytes() -> float:
-    """Return the largest resident size this process ever had."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-
-
-def lra_network(channels: int = CHANNELS, layers: int = LAYERS) -> torch.nn.Module:
+def long_range_network() -> nn.Module:
     """Return a freshly initialised network of the size used on the Long Range Arena."""
     torch.manual_seed(0)
-    return DeepS4D(1, 10, channels=channels, states=STATES, layers=layers).eval()
+    return DeepS4D(1, 10, channels=CHANNELS, states=STATES, layers=LAYERS).eval()
 
 
-def main() -> None:
-    """Measure and print."""
+def large() -> list[list[str]]:
+    """Measure the large network: reduction, memory, ratio against NumPy."""
+    network = long_range_network()
     rows = []
-    network = lra_network()
     for guarantee in ("worst-case", "layer"):
         taken = seconds(
-            lambda g=guarantee: ssmred.reduce(
-                network, tol=1e-3, horizon=HORIZON, guarantee=g, progress=False
+            lambda kind=guarantee: ssmred.reduce(
+                network, tol=1e-3, horizon=HORIZON, guarantee=kind, progress=False
             )
         )
-        rows.append(
-            [f"{LAYERS} x {CHANNELS} x {STATES}, T = {HORIZON}, {guarantee}", f"{taken:.2f} s"]
-        )
-    rows.append(["largest memory of this process so far", f"{peak_megabytes():,.0f} MB"])
+        rows.append([f"reduce {LAYERS} x {CHANNELS} x {STATES}, {guarantee}", f"{taken:.2f} s"])
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+    rows.append(["largest memory of the process until here", f"{peak:.2f} GiB"])
 
-    systems = [layer.system for layer in import_network(network).layers]
-    ours = seconds(lambda: [SubsetReductor(horizon=HORIZON).path(s) for s in systems])
-    part = systems[0].replace(
-        poles=systems[0].poles[:PEER_CHANNELS],
-        B=systems[0].B[:PEER_CHANNELS],
-        C=systems[0].C[:PEER_CHANNELS],
-        D=systems[0].D[:PEER_CHANNELS],
-    )
-    theirs = seconds(lambda: removal_path(part, HORIZON), 1) / PEER_CHANNELS * LAYERS * CHANNELS
-    rows.append(["its removal paths", f"{ours:.2f} s"])
-    rows.append([f"the same in NumPy, from {PEER_CHANNELS} channels", f"{theirs:.1f} s"])
-    rows.append(["ratio", f"{theirs / ours:.0f} x"])
+    reductor = SubsetReductor(horizon=HORIZON)
+    layers = [s4d_layer(CHANNELS, STATES // 2, seed) for seed in range(LAYERS)]
+    ours = seconds(lambda: [reductor.path(layer) for layer in layers])
+    rows.append(["removal paths of all its channels", f"{ours:.2f} s"])
+    for how, stacked in (("channel by channel", False), ("candidates in one call", True)):
+        start = time.perf_counter()
+        for channel in range(PEER_CHANNELS):
+            numpy_errors(layers[0], channel, HORIZON, stacked=stacked)
+        theirs = (time.perf_counter() - start) / PEER_CHANNELS * LAYERS * CHANNELS
+        rows.append([f"the same in NumPy, {how}", f"{theirs:.1f} s, {theirs / ours:.0f} x"])
+    for channels in (128, 256, 512, 1024):
+        layer = s4d_layer(channels, STATES // 2, 0)
+        taken = seconds(lambda layer=layer: reductor.path(layer))
+        rows.append([f"removal paths of {channels:,} channels", f"{1e3 * taken:.0f} ms"])
+    return rows
 
-    for channels in (64, 128, 256, 512):
-        model = lra_network(channels, layers=1)
-        system = import_network(model).layers[0].system
-        taken = seconds(lambda s=system: SubsetReductor(horizon=HORIZON).path(s))
-        rows.append([f"{channels} channels, T = {HORIZON}", f"{1e3 * taken:.0f} ms"])
 
-    model, data = zoo.load("fashion-mnist-s4d")
+def bundled() -> list[list[str]]:
+    """Measure the bundled network."""
+    model, data = zoo.load(NAME)
     images = data.calibration.inputs
-    rows.append(
+    wishes = {
+        f"{len(images):,} images, states=0.3": {"states": 0.3, "data": images},
+        f"{len(images):,} images, tol=0.05": {"tol": 0.05, "data": images},
+        "data-free, tol=1e-3, worst-case": {"tol": 1e-3, "horizon": 196},
+        "data-free, tol=1e-3, layer": {"tol": 1e-3, "horizon": 196, "guarantee": "layer"},
+        "256 images, states=0.3": {"states": 0.3, "data": images[:256]},
+        "512 images, states=0.3": {"states": 0.3, "data": images[:512]},
+    }
+    return [
         [
-            "bundled network, calibrated, states=0.3",
-            f"{seconds(lambda: ssmred.reduce(model, states=0.3, data=images, progress=False)):.2f} s",
+            f"reduce {NAME}, {name}",
+            f"{seconds(lambda wish=wish: ssmred.reduce(model, progress=False, **wish)):.2f} s",
         ]
-    )
-    rows.append(
-        [
-            "bundled network, calibrated, tol=0.05",
-            f"{seconds(lambda: ssmred.reduce(model, tol=0.05, data=images, progress=False)):.2f} s",
-        ]
-    )
-    rows.append(
-        [
-            "bundled network, data-free, tol=1e-3",
-            f"{seconds(lambda: ssmred.reduce(model, tol=1e-3, horizon=196, progress=False)):.2f} s",
-        ]
-    )
-    for count in (256, 512, 1024):
-        taken = seconds(
-            lambda n=count: ssmred.reduce(model, states=0.3, data=images[:n], progress=False)
-        )
-        rows.append([f"calibrated on {count} inputs", f"{taken:.2f} s"])
-    print(table(rows, ["what", "median"]))
-    print(f"torch threads {torch.get_num_threads()}, numpy {np.__version__}")
+        for name, wish in wishes.items()
+    ]
+
+
+def measure() -> list[list[str]]:
+    """Return all rows."""
+    return large() + bundled()
+
+
+HEADERS = ["warm, median", "measured"]
 
 
 if __name__ == "__main__":
-    main()
+    print(table(measure(), HEADERS))

@@ -28,7 +28,7 @@ from ssmred.networks.deep import DeepS4D
 
 SOURCE = Path("/usr/share/datasets/fashion-mnist")
 TARGET = Path(__file__).parents[1] / "ssmred" / "zoo" / "data"
-CALIBRATION = 1_024
+CALIBRATION = 512
 HELD_OUT = 5_000
 
 RECIPES = {

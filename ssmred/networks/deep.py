@@ -11,7 +11,7 @@ from ssmred.networks.layers import S4D
 class DeepS4D(nn.Module):
     """Classify sequences with a stack of pre-norm residual S4D blocks.
 
-    ``x <- x + dropout(S4D(norm(x)))`` for every block, then the mean over time and a linear decoder.
+    ``x <- x + dropout(S4D(norm(x)))`` for every block, then mean pooling and a linear decoder.
 
     Parameters
     ----------

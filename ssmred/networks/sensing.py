@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
 import numpy as np
@@ -31,7 +31,7 @@ class Signals:
     sensitivities: torch.Tensor | None
 
 
-class _Enough(Exception):
+class _LayerSeenError(Exception):
     """Leave a forward pass once the layer of interest has been seen."""
 
 
@@ -41,13 +41,13 @@ def _recording(
 ) -> Iterator[dict[str, list[tuple[torch.Tensor, torch.Tensor]]]]:
     seen: dict[str, list[tuple[torch.Tensor, torch.Tensor]]] = {name: [] for name in cores}
 
-    def recorder(name: str):
+    def recorder(name: str) -> Callable[..., None]:
         def hook(_module: nn.Module, args: tuple, output: torch.Tensor) -> None:
             if torch.is_grad_enabled() and not output.requires_grad:
                 output.requires_grad_()  # frozen weights still have sensitivities
             seen[name].append((args[0], output))
             if name == stop_at:
-                raise _Enough
+                raise _LayerSeenError
 
         return hook
 
@@ -85,10 +85,8 @@ def inputs_of(
     """Yield what one layer sees, batch by batch, running the network only up to it."""
     for part in data.split(batch):
         with torch.no_grad(), _recording({name: core}, stop_at=name) as seen:
-            try:
+            with suppress(_LayerSeenError):
                 model(part)
-            except _Enough:
-                pass
         inputs, outputs = seen[name][0]
         yield Signals(inputs, outputs, None)
 

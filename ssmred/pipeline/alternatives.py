@@ -35,4 +35,4 @@ def alternatives(
         )
     if isinstance(removal, DataFreeRemoval):
         rows += [Alternative("layer", tol, layer_share(removal, tol)) for tol in LAYER_TOLERANCES]
-    return tuple(rows)
+    return tuple(sorted(rows, key=lambda row: (row.guarantee, row.removed)))

@@ -14,6 +14,7 @@ from torch import nn
 from ssmred._version import __version__
 from ssmred.certify import (
     Certificate,
+    InputSet,
     LayerRecord,
     NetworkGraph,
     data_sha256,
@@ -29,19 +30,21 @@ from ssmred.certify import (
 from ssmred.errors import DataError
 from ssmred.networks import ImportedNetwork, trace, weights_sha256
 from ssmred.networks.sensing import outputs
+from ssmred.networks.tracing import floating_dtype
 from ssmred.pipeline.progress import Progress
 from ssmred.pipeline.removal import CalibratedRemoval, Cut, DataFreeRemoval, Removal
 from ssmred.pipeline.request import Request
 from ssmred.pipeline.search import Trial, boldest
 from ssmred.reductors import SubsetPath, allocate
 
-SAMPLES = 64
-"""Inputs drawn from the declared set to measure the output scale where there are no data."""
+SAMPLES, SAMPLE_STEPS = 64, 2**15
+"""Most inputs, and most steps of all together, that are drawn from the declared set to measure the
+output scale where there are no data."""
 
-SAMPLE_LENGTH = 1_024
+SAMPLE_LENGTH = 512
 """Their length where the horizon is infinite."""
 
-ROUNDS = {"worst-case": 12, "statistical": 6, "layer": 12}
+ROUNDS = {"worst-case": 12, "statistical": 5, "layer": 12}
 """Cuts tried under each guarantee."""
 
 
@@ -63,15 +66,16 @@ def certify_worst_case(
     Theory: ``theory/network-bound.md``.
     """
     graph = trace(network.model, horizon=request.horizon, inputs=request.inputs)
-    scale, source, sampling = _scale_of_set(model, graph, request)
+    inputs = request.inputs or default_inputs(graph)
+    scale, source, sampling = _scale_of_set(network, graph, inputs, request)
 
     def bound_of(cut: Cut) -> float:
         reduced = graph.with_systems(_reduced_systems(network, cut))
-        chain = network_bound(graph, reduced, request.inputs, request.horizon, weights=False)
+        chain = network_bound(graph, reduced, inputs, request.horizon, weights=False)
         return chain.bound / scale
 
     def weigh(paths: Sequence[SubsetPath]) -> list[np.ndarray]:
-        layers = network_bound(graph, graph, request.inputs, request.horizon).layers
+        layers = network_bound(graph, graph, inputs, request.horizon).layers
         gains = np.array([layer.weight for layer in layers])
         finite = np.isfinite(gains) & (gains > 0.0)
         gains = np.where(finite, gains, gains[finite].max(initial=1.0)) / gains[finite].max(
@@ -84,7 +88,7 @@ def certify_worst_case(
     chain = network_bound(
         graph,
         graph.with_systems(_reduced_systems(network, cut)),
-        request.inputs,
+        inputs,
         request.horizon,
     )
     certificate = _certificate(
@@ -97,7 +101,7 @@ def certify_worst_case(
         scale_source=source,
         scale_sampling=sampling,
         layers=layer_records(chain),
-        inputs=request.inputs.to_json(),
+        inputs=inputs.to_json(),
     )
     return Outcome(cut, removal, certificate, trials)
 
@@ -299,24 +303,31 @@ def _certificate(
     )
 
 
+def default_inputs(graph: NetworkGraph) -> InputSet:
+    """Return every token sequence behind an Embedding, else ``|u| <= 1`` at every step."""
+    tokens = graph.input.param("tokens", False)
+    return InputSet.tokens() if tokens else InputSet.box(-1.0, 1.0)
+
+
 def _scale_of_set(
-    model: nn.Module, graph: NetworkGraph, request: Request
+    network: ImportedNetwork, graph: NetworkGraph, inputs: InputSet, request: Request
 ) -> tuple[float, str, dict[str, int] | None]:
     if request.weigh is not None:
-        scale = output_scale(outputs(model, request.weigh))
+        scale = output_scale(outputs(network.model, request.weigh))
         return _positive_scale(scale), f"root mean square over {len(request.weigh)} inputs", None
     tokens = bool(graph.input.param("tokens", False))
     features = int(graph.input.params["shape"][-1])
     if tokens:
         features = next(len(n.params["weight"]) for n in graph.nodes if n.op == "embedding")
     length = request.horizon or SAMPLE_LENGTH
+    count = min(SAMPLES, max(8, SAMPLE_STEPS // length))
     rng = np.random.default_rng(request.seed)
-    drawn = torch.from_numpy(request.inputs.sample(rng, SAMPLES, length, features))
+    drawn = torch.from_numpy(inputs.sample(rng, count, length, features))
     if not tokens:
-        drawn = drawn.to(next(p.dtype for p in model.parameters() if p.is_floating_point()))
-    source = f"root mean square over {SAMPLES} sequences of {length} steps drawn from the input set"
-    plan = {"seed": request.seed, "count": SAMPLES, "features": features}
-    return _positive_scale(output_scale(outputs(model, drawn))), source, plan
+        drawn = drawn.to(floating_dtype(network.model))
+    source = f"root mean square over {count} sequences of {length} steps drawn from the input set"
+    plan = {"seed": request.seed, "count": count, "features": features}
+    return _positive_scale(output_scale(outputs(network.model, drawn, batch=8))), source, plan
 
 
 def _positive_scale(scale: float) -> float:

@@ -101,6 +101,7 @@ def reduce(
     ``theory/layer-guarantee.md``.
     """
     started = time.perf_counter()
+    threads = torch.get_num_threads()
     request = check_request(
         model,
         tol,
@@ -119,6 +120,7 @@ def reduce(
         outcome = CERTIFY[request.guarantee](model, network, request, bars)
         removed, error = removal_curve(outcome.removal.paths, outcome.removal.weights)
         others = alternatives(network, request, outcome, bars)
+    torch.set_num_threads(threads)  # compiled parallel loops share, and may change, torch's pool
     full = sum(layer.states for layer in network.layers)
     return ReductionResult(
         model=outcome.cut.model,

@@ -1,4 +1,4 @@
-"""Turn a number of states to keep into a reduced network: data-free, or calibrated front to back."""
+"""Turn a number of states into a reduced network: data-free, or calibrated front to back."""
 
 from __future__ import annotations
 
@@ -53,8 +53,15 @@ class Cut:
 class Removal(Protocol):
     """A way of choosing what to remove."""
 
-    paths: Sequence[SubsetPath]
-    weights: Sequence[np.ndarray]
+    @property
+    def paths(self) -> Sequence[SubsetPath]:
+        """Removal paths of the layers, scored on the original network."""
+        ...
+
+    @property
+    def weights(self) -> Sequence[np.ndarray]:
+        """Weight of every channel's squared error, one (H,) array per layer."""
+        ...
 
     def cut(self, states: int) -> Cut:
         """Return the network that keeps at most so many states."""
@@ -86,7 +93,7 @@ class DataFreeRemoval:
         advance: Advance = lambda _: None,
     ) -> None:
         self.network = network
-        self.paths = []
+        self.paths: list[SubsetPath] = []
         for layer in network.layers:
             self.paths.append(SubsetReductor(horizon=horizon).path(layer.system))
             advance(1)
@@ -142,7 +149,7 @@ class CalibratedRemoval:
                     self.sensitivities[name] = OutputSensitivity(system, V.shape[-1])
                 moments[name].update(V)
                 self.sensitivities[name].update(V, G)
-        self.paths = []
+        self.paths: list[SubsetPath] = []
         for layer in network.layers:
             self.paths.append(self._path(layer, moments[layer.name]))
             advance(1)
@@ -155,8 +162,9 @@ class CalibratedRemoval:
 
     def cut_to(self, budget: Sequence[int]) -> Cut:
         """Return the network whose layers keep at most so many states each."""
-        cut = Cut(self.network, ())
-        for index, layer in enumerate(self.network.layers):
+        (kept,) = allocate(self.paths[:1], self.weights[:1], states=budget[0])
+        cut = Cut(self.network, (self.paths[0].reduction(kept),))  # sees what it always saw
+        for index, layer in enumerate(self.network.layers[1:], start=1):
             core = self.network.core(layer.name, cut.model)
             moments = None
             for signals in inputs_of(cut.model, layer.name, core, self.data):

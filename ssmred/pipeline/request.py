@@ -41,8 +41,8 @@ class Request:
         How removals are scored.
     horizon : int or None
         Sequence length; None for infinite.
-    inputs : InputSet
-        Set of a worst-case statement.
+    inputs : InputSet or None
+        Set of a worst-case statement; None for the network's default.
     weigh, certify : torch.Tensor or None
         The two parts of the data: one decides, the other only certifies.
     coverage, confidence : float
@@ -56,7 +56,7 @@ class Request:
     guarantee: str
     metric: str
     horizon: int | None
-    inputs: InputSet
+    inputs: InputSet | None
     weigh: torch.Tensor | None
     certify: torch.Tensor | None
     coverage: float
@@ -110,7 +110,7 @@ def check_request(
         guarantee=guarantee,
         metric=metric,
         horizon=_horizon(horizon, tensor),
-        inputs=_input_set(inputs, model, tensor),
+        inputs=_input_set(inputs, tensor),
         weigh=weigh,
         certify=certify,
         coverage=coverage,
@@ -273,16 +273,11 @@ def _horizon(horizon: int | None, data: torch.Tensor | None) -> int | None:
     return None if data is None else int(data.shape[1])
 
 
-def _input_set(
-    inputs: InputSet | str | None, model: nn.Module, data: torch.Tensor | None
-) -> InputSet:
-    if isinstance(inputs, InputSet):
+def _input_set(inputs: InputSet | str | None, data: torch.Tensor | None) -> InputSet | None:
+    if inputs is None or isinstance(inputs, InputSet):
         return inputs
     if inputs == "data":
         if data is None:
             raise DataError('reduce: inputs="data" needs data, got data=None. Pass data=.')
         return InputSet.box_of(data.numpy(), slack=0.0)
-    if inputs is None:
-        first = next((m for m in model.modules() if isinstance(m, (nn.Embedding, nn.Linear))), None)
-        return InputSet.tokens() if isinstance(first, nn.Embedding) else InputSet.box(-1.0, 1.0)
     raise TypeError(f'reduce: inputs must be an ssmred.InputSet or "data", got {inputs!r}.')

@@ -24,6 +24,13 @@ SCHEMA = 1
 """Version of ``result.json``."""
 
 
+_YARDSTICK = {
+    "worst-case": "the output scale, for every input of the set",
+    "statistical": "the output scale, for most inputs like the data",
+    "layer": "each layer's own h2 norm, nothing about the output",
+}
+
+
 @dataclass(frozen=True)
 class Alternative:
     """Say how much another guarantee or tolerance would allow.
@@ -105,8 +112,8 @@ class ReductionResult:
             f"({100 * self.removed:.1f} % removed)",
             f"parameters  {self.parameters[0]:>8,} of {self.parameters[1]:,}",
             f"guarantee   {certificate.guarantee}, level {certificate.level}",
-            f"bound       {certificate.bound:.3e} of the output scale "
-            f"({'VACUOUS: above the output scale' if certificate.vacuous else 'not vacuous'})",
+            f"bound       {certificate.bound:.3e} of {_YARDSTICK[certificate.guarantee]}"
+            f"{', which says nothing: VACUOUS' if certificate.vacuous else ''}",
             f"time        {self.seconds:.1f} s",
             "",
             table(

@@ -9,6 +9,9 @@ from typing import Generic, TypeVar
 
 CutT = TypeVar("CutT")
 
+HOPELESS = 1e6
+"""Error over limit from which on halving the cut is given up."""
+
 
 @dataclass(frozen=True, eq=False)
 class Trial(Generic[CutT]):
@@ -41,7 +44,9 @@ def boldest(
     """Search the number of states for the smallest cut with ``error <= limit``.
 
     The logarithm of the error falls roughly linearly with the states kept, so bracketing by
-    regula falsi on it needs few rounds; every step stays a tenth away from both ends.
+    regula falsi on it needs few rounds; every step stays a tenth away from both ends. Where an
+    error is out of all proportion the most cautious cut is asked next: if even that is not
+    admissible nothing is.
 
     Parameters
     ----------
@@ -66,12 +71,15 @@ def boldest(
     trials: list[Trial[CutT]] = []
     bold, bold_error = 0, math.inf
     cautious, cautious_error = full, 0.0
+    smallest_cut = full - max(2, round(resolution * full))
     for _ in range(rounds):
         width = cautious - bold
         if width <= max(2, resolution * full):
             break
         position = 0.5
-        if 0.0 < cautious_error <= limit < bold_error < math.inf:
+        if cautious == full and HOPELESS * limit < bold_error < math.inf and bold < smallest_cut:
+            position = (smallest_cut - bold) / width
+        elif 0.0 < cautious_error <= limit < bold_error < math.inf:
             rise = math.log(bold_error / cautious_error)
             position = min(max(math.log(bold_error / limit) / rise, 0.1), 0.9)
         states = bold + round(position * width)

@@ -1,0 +1,97 @@
+"""The bundled networks do what their records say, and reduce as far as the README says."""
+
+from __future__ import annotations
+
+from importlib.resources import files
+
+import pytest
+import torch
+
+import ssmred
+from ssmred import zoo
+from ssmred.errors import CheckpointError
+from ssmred.networks import import_network
+
+ROUNDING_OF_THE_RECORD = 0.02
+"""Two of 10,000 images may change class with another build of torch, in percent points."""
+
+
+def accuracy(model: torch.nn.Module, test: zoo.Sample) -> float:
+    with torch.no_grad():
+        answers = torch.cat([model(x).argmax(-1) for x in test.inputs.split(1_000)])
+    return 100 * float((answers == test.labels).double().mean())
+
+
+@pytest.mark.parametrize("name", zoo.names())
+def test_recorded_accuracy_on_all_test_images(name: str) -> None:
+    model, data = zoo.load(name)
+    found = accuracy(import_network(model).model, data.test)  # same network, kernel cached
+    assert abs(found - zoo.record(name)["test_accuracy"]) <= ROUNDING_OF_THE_RECORD
+
+
+def test_main_network_is_as_large_and_as_good_as_promised() -> None:
+    model, data = zoo.load("fashion-mnist-s4d")
+    recipe = zoo.record("fashion-mnist-s4d")["recipe"]
+    assert (recipe["layers"], recipe["channels"], recipe["states"]) == (4, 64, 64)
+    assert zoo.record("fashion-mnist-s4d")["test_accuracy"] >= 87
+    assert not model.training
+    assert len(data.calibration) >= 512
+    assert len(data.test) == 10_000
+    assert data.test.inputs.shape[1:] == (196, 1)
+    assert float(data.test.inputs.abs().max()) <= 1
+
+
+def test_bundle_is_small() -> None:
+    folder = files("ssmred.zoo") / "data"
+    assert sum(len(f.read_bytes()) for f in folder.iterdir() if f.is_file()) < 3_000_000
+
+
+def test_unknown_name() -> None:
+    with pytest.raises(CheckpointError, match="fashion-mnist-s4d"):
+        zoo.load("mnist")
+
+
+def test_copies_are_independent() -> None:
+    first, _ = zoo.load("fashion-mnist-s4d-gelu")
+    with torch.no_grad():
+        first.decoder.bias.zero_()
+    second, _ = zoo.load("fashion-mnist-s4d-gelu")
+    assert bool(second.decoder.bias.detach().any())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("removed", "lost"), [(0.7, 0.3), (0.8, 0.8), (0.9, 2.0)])
+def test_calibrated_removal_keeps_the_accuracy(removed: float, lost: float) -> None:
+    model, data = zoo.load("fashion-mnist-s4d")
+    result = ssmred.reduce(model, states=1 - removed, data=data.calibration.inputs, progress=False)
+    assert result.removed >= removed - 1e-9
+    before = zoo.record("fashion-mnist-s4d")["test_accuracy"]
+    assert accuracy(result.model, data.test) >= before - lost
+
+
+@pytest.mark.slow
+def test_data_free_removal_of_half_keeps_the_accuracy() -> None:
+    model, data = zoo.load("fashion-mnist-s4d")
+    result = ssmred.reduce(model, states=0.5, horizon=196, guarantee="layer", progress=False)
+    before = zoo.record("fashion-mnist-s4d")["test_accuracy"]
+    assert accuracy(result.model, data.test) >= before - 1.0
+
+
+def test_layer_guarantee_lets_a_quarter_go() -> None:
+    model, _ = zoo.load("fashion-mnist-s4d")
+    result = ssmred.reduce(model, tol=1e-3, horizon=196, guarantee="layer", progress=False)
+    assert result.removed >= 0.25
+    assert result.certificate.bound <= 1e-3
+
+
+def test_worst_case_lets_a_fifth_go_without_a_gate() -> None:
+    model, data = zoo.load("fashion-mnist-s4d-gelu")
+    result = ssmred.reduce(model, tol=1e-3, horizon=196, progress=False)
+    assert result.certificate.guarantee == "worst-case"
+    assert result.removed >= 0.2
+    assert result.certificate.bound <= 1e-3
+    exact, reduced = import_network(model).model.double(), result.model.double()
+    x = data.test.inputs[:200].double()
+    with torch.no_grad():
+        errors = (exact(x) - reduced(x)).norm(dim=-1)
+    assert bool((errors <= result.certificate.bound * result.certificate.scale).all())
