@@ -2,9 +2,9 @@
 
 LAST (Gwak et al., arXiv 2411.02824): squared H-infinity norm of each mode,
 ``|c|^2 |b|^2 / (1 - |l|)^2``. AIRE-Prune (arXiv 2602.00534): energy of each mode's impulse
-response, ``|c|^2 |b|^2 / (1 - |l|^2)``. Both are normalised inside a layer by the sum of all scores that are
-at least as large, compared over the whole network, and the lowest modes are cut; no read-out is
-refitted. Written from the formulas.
+response, ``|c|^2 |b|^2 / (1 - |l|^2)``. Both are normalised inside a layer by the sum of all scores
+that are at least as large, compared over the whole network, and the lowest modes are cut; no
+read-out is refitted. Written from the formulas.
 """
 
 from __future__ import annotations

@@ -12,6 +12,9 @@ from torch import nn
 
 from ssmred.errors import DataError
 
+LARGEST_BATCH, MOST_STEPS = 256, 2**16
+"""Inputs, and steps of all of them together, per forward pass."""
+
 
 @dataclass(frozen=True, eq=False)
 class Signals:
@@ -59,8 +62,8 @@ def _recording(
             handle.remove()
 
 
-def layer_calls(model: nn.Module, cores: dict[str, nn.Module], data: torch.Tensor) -> dict:
-    """Return, per layer, the number of steps it sees in one run, in execution order.
+def lengths_seen(model: nn.Module, cores: dict[str, nn.Module], data: torch.Tensor) -> list[int]:
+    """Return the number of steps that each layer sees in one run.
 
     Raises
     ------
@@ -69,26 +72,25 @@ def layer_calls(model: nn.Module, cores: dict[str, nn.Module], data: torch.Tenso
         twice sees two signals, and its removals cannot be weighed as one.
     """
     with torch.no_grad(), _recording(cores) as seen:
-        model(data[:2])
+        model(data[:1])
     for name, calls in seen.items():
         if len(calls) != 1:
             raise DataError(
                 f"reduce: layer {name} runs {len(calls)} times in one forward pass; expected once. "
                 "Give every use its own layer, or reduce data-free."
             )
-    return {name: calls[0][0].shape[-1] for name, calls in seen.items()}
+    return [calls[0][0].shape[-1] for calls in seen.values()]
 
 
 def inputs_of(
-    model: nn.Module, name: str, core: nn.Module, data: torch.Tensor, *, batch: int = 256
+    model: nn.Module, name: str, core: nn.Module, data: torch.Tensor
 ) -> Iterator[Signals]:
     """Yield what one layer sees, batch by batch, running the network only up to it."""
-    for part in data.split(batch):
-        with torch.no_grad(), _recording({name: core}, stop_at=name) as seen:
-            with suppress(_LayerSeenError):
-                model(part)
-        inputs, outputs = seen[name][0]
-        yield Signals(inputs, outputs, None)
+    for part in batches(data):
+        recording = _recording({name: core}, stop_at=name)
+        with torch.no_grad(), recording as seen, suppress(_LayerSeenError):
+            model(part)
+        yield Signals(*seen[name][0], None)
 
 
 def sensitivities(
@@ -97,7 +99,6 @@ def sensitivities(
     data: torch.Tensor,
     *,
     seed: int,
-    batch: int = 256,
 ) -> Iterator[dict[str, Signals]]:
     """Yield signals and output sensitivities of all layers, batch by batch.
 
@@ -105,7 +106,7 @@ def sensitivities(
     unbiased sample of the Jacobian: ``E g g^T = J^T J``.
     """
     generator = torch.Generator().manual_seed(seed)
-    for part in data.split(batch):
+    for part in batches(data):
         with torch.enable_grad(), _recording(cores) as seen:
             output = model(part)
             signs = torch.randint(0, 2, output.shape, generator=generator).to(output.dtype) * 2 - 1
@@ -121,7 +122,12 @@ def sensitivities(
         }
 
 
-def outputs(model: nn.Module, data: torch.Tensor, *, batch: int = 256) -> np.ndarray:
+def outputs(model: nn.Module, data: torch.Tensor) -> np.ndarray:
     """Return the network's outputs, (n, ...), as float64."""
     with torch.no_grad():
-        return torch.cat([model(part) for part in data.split(batch)]).double().cpu().numpy()
+        return torch.cat([model(part) for part in batches(data)]).double().cpu().numpy()
+
+
+def batches(data: torch.Tensor) -> tuple[torch.Tensor, ...]:
+    """Split inputs into batches of at most 2**16 steps, to bound the memory of a pass."""
+    return data.split(max(1, min(LARGEST_BATCH, MOST_STEPS // data[0].numel())))

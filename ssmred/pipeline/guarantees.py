@@ -327,7 +327,7 @@ def _scale_of_set(
         drawn = drawn.to(floating_dtype(network.model))
     source = f"root mean square over {count} sequences of {length} steps drawn from the input set"
     plan = {"seed": request.seed, "count": count, "features": features}
-    return _positive_scale(output_scale(outputs(network.model, drawn, batch=8))), source, plan
+    return _positive_scale(output_scale(outputs(network.model, drawn))), source, plan
 
 
 def _positive_scale(scale: float) -> float:

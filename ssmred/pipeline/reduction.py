@@ -14,7 +14,7 @@ from ssmred.networks import import_network
 from ssmred.pipeline.alternatives import alternatives
 from ssmred.pipeline.guarantees import certify_layers, certify_statistically, certify_worst_case
 from ssmred.pipeline.progress import Progress
-from ssmred.pipeline.request import DEFAULT_TOL, check_request
+from ssmred.pipeline.request import DEFAULT_TOL, check_request, with_length_of_data
 from ssmred.pipeline.result import ReductionResult, RemovalCurve
 from ssmred.reductors import removal_curve
 
@@ -117,6 +117,7 @@ def reduce(
     )
     with Progress(progress) as bars:
         network = import_network(model)
+        request = with_length_of_data(request, network)
         outcome = CERTIFY[request.guarantee](model, network, request, bars)
         removed, error = removal_curve(outcome.removal.paths, outcome.removal.weights)
         others = alternatives(network, request, outcome, bars)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -13,6 +13,8 @@ from torch import nn
 
 from ssmred.certify import InputSet, required_samples, split_indices
 from ssmred.errors import CheckpointError, DataError, OrderError, ToleranceError
+from ssmred.networks import ImportedNetwork
+from ssmred.networks.sensing import lengths_seen
 
 GUARANTEES = ("worst-case", "statistical", "layer")
 METRICS = ("h2", "calibrated")
@@ -109,7 +111,7 @@ def check_request(
         states=states,
         guarantee=guarantee,
         metric=metric,
-        horizon=_horizon(horizon, tensor),
+        horizon=_horizon(horizon),
         inputs=_input_set(inputs, tensor),
         weigh=weigh,
         certify=certify,
@@ -117,6 +119,26 @@ def check_request(
         confidence=confidence,
         seed=seed,
     )
+
+
+def with_length_of_data(request: Request, network: ImportedNetwork) -> Request:
+    """Return the request with the horizon that the layers see on the data, if there are data.
+
+    Raises
+    ------
+    DataError
+        If a horizon was given and the layers see another length.
+    """
+    if request.weigh is None:
+        return request
+    cores: dict[str, nn.Module] = {at.name: network.core(at.name) for at in network.layers}
+    length = max(lengths_seen(network.model, cores, request.weigh))
+    if request.horizon not in (None, length):
+        raise DataError(
+            f"reduce: horizon={request.horizon} but on the data the layers see {length} steps. "
+            "Leave horizon out; it is the data's length."
+        )
+    return replace(request, horizon=length)
 
 
 def check_model(model: nn.Module) -> None:
@@ -260,17 +282,12 @@ def _collect(data: Any) -> torch.Tensor:
     )
 
 
-def _horizon(horizon: int | None, data: torch.Tensor | None) -> int | None:
-    if horizon is not None:
-        if isinstance(horizon, bool) or not isinstance(horizon, (int, np.integer)) or horizon < 1:
-            raise OrderError(f"reduce: horizon must be a positive number of steps, got {horizon!r}")
-        if data is not None and data.shape[1] != horizon:
-            raise DataError(
-                f"reduce: horizon={horizon} but the data has {data.shape[1]} steps. "
-                "Leave horizon out; it is the data's length."
-            )
-        return int(horizon)
-    return None if data is None else int(data.shape[1])
+def _horizon(horizon: int | None) -> int | None:
+    if horizon is None:
+        return None
+    if isinstance(horizon, bool) or not isinstance(horizon, (int, np.integer)) or horizon < 1:
+        raise OrderError(f"reduce: horizon must be a positive number of steps, got {horizon!r}")
+    return int(horizon)
 
 
 def _input_set(inputs: InputSet | str | None, data: torch.Tensor | None) -> InputSet | None:
