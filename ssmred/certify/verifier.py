@@ -213,7 +213,7 @@ def verify(
             _check_statistics(certificate, reader, original, reduced, data, checks, left)
         elif data is not None:
             left.append("the data: this guarantee does not rest on any")
-        _check_scale(certificate, reader, original, checks, left)
+        _check_scale(certificate, reader, original, data, checks, left)
     report = Verification(tuple(checks), tuple(left))
     if not report.passed:
         wrong = "; ".join(
@@ -348,7 +348,7 @@ def _check_statistics(
             "the statistical part: pass data= to recompute the errors on the held-out inputs"
         )
         return
-    inputs = _held_out(facts, data)
+    inputs, deciding = _halves(facts, data)
     if inputs is None:
         checks.append(
             Check("held-out inputs", False, str(facts.get("data_sha256")), "another hash")
@@ -359,39 +359,50 @@ def _check_statistics(
     checks.append(Check("held-out inputs", len(errors) == n, str(n), str(len(errors))))
     checks.append(Check("violations", found == violations, str(violations), str(found)))
     left.append("the earlier cuts of the tested sequence: their networks are not at hand")
+    if deciding is None:
+        left.append(f"the output scale ({certificate.scale_source})")
+    else:
+        _compare_scale(certificate, output_scale(reader.outputs(original, deciding)), checks)
 
 
-def _held_out(facts: dict[str, Any], data: Any) -> Any:
-    """Return the held-out inputs within ``data``, or None if their hash is not met."""
+def _halves(facts: dict[str, Any], data: Any) -> tuple[Any, Any]:
+    """Return the held-out inputs within ``data`` and the deciding ones, None where not found."""
     values = np.asarray(data)
     if data_sha256(values) == facts.get("data_sha256"):
-        return data
+        return data, None
     seed, fraction = facts.get("split_seed"), facts.get("split_fraction", 0.5)
     if seed is None or len(values) < 2:
-        return None
+        return None, None
     try:
-        _, certify = split_indices(len(values), int(seed), fraction=float(fraction))
+        decide, certify = split_indices(len(values), int(seed), fraction=float(fraction))
     except (DataError, TypeError, ValueError):
-        return None
-    return data[certify] if data_sha256(values[certify]) == facts.get("data_sha256") else None
+        return None, None
+    if data_sha256(values[certify]) != facts.get("data_sha256"):
+        return None, None
+    return data[certify], data[decide]
 
 
 def _check_scale(
     certificate: Certificate,
     reader: ModelReader,
     original: Any,
+    data: Any,
     checks: list[Check],
     left: list[str],
 ) -> None:
     plan = certificate.scale_sampling
     if plan is None or certificate.inputs is None or certificate.horizon is None:
-        if certificate.guarantee != "layer":
+        checked = certificate.guarantee == "statistical" and data is not None
+        if certificate.guarantee != "layer" and not checked:
             left.append(f"the output scale ({certificate.scale_source})")
         return
     rng = np.random.default_rng(int(plan["seed"]))
     inputs = InputSet.from_json(certificate.inputs)
     samples = inputs.sample(rng, int(plan["count"]), certificate.horizon, int(plan["features"]))
-    found = output_scale(reader.outputs(original, samples))
+    _compare_scale(certificate, output_scale(reader.outputs(original, samples)), checks)
+
+
+def _compare_scale(certificate: Certificate, found: float, checks: list[Check]) -> None:
     passed = _agree(certificate.scale, found, SCALE_AGREEMENT)
     checks.append(Check("output scale", passed, f"{certificate.scale:.9g}", f"{found:.9g}"))
 

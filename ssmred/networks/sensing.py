@@ -102,8 +102,8 @@ def sensitivities(
 ) -> Iterator[dict[str, Signals]]:
     """Yield signals and output sensitivities of all layers, batch by batch.
 
-    Every input draws its own vector of random signs ``r``; the gradient of ``r . f(x)`` is then an
-    unbiased sample of the Jacobian: ``E g g^T = J^T J``.
+    Every input draws its own vector of random signs ``r``; the gradient ``g`` of ``r . f(x)`` then
+    has the second moment ``E g g^T = J^T J``, J the Jacobian of the network's output.
     """
     generator = torch.Generator().manual_seed(seed)
     for part in batches(data):

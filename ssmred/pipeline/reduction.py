@@ -136,7 +136,7 @@ def reduce(
 
 
 def count(model: nn.Module) -> int:
-    """Return the number of real numbers in the parameters and learned buffers of a network."""
+    """Return how many numbers the parameters and floating-point buffers of a network hold."""
     return sum(t.numel() for t in model.parameters()) + sum(
         t.numel() for t in model.buffers() if torch.is_floating_point(t)
     )

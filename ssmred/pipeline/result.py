@@ -80,7 +80,8 @@ class ReductionResult:
     certificate : Certificate
         What is guaranteed; see ``docs/certificates.md``.
     states, parameters : (int, int)
-        Kept and full: real states (a conjugate pair is two), numbers in trainable parameters.
+        Kept and full: real states (a conjugate pair is two), numbers in parameters and
+        floating-point buffers.
     path : RemovalCurve
         The whole error-versus-order curve.
     alternatives : tuple of Alternative

@@ -98,7 +98,8 @@ def statistical(original, reduced, data, tol=0.5):
     read = Reader()
     _, held_out = split_indices(len(data), 5)
     inputs = data[held_out]
-    scale = output_scale(read.outputs(original, data))
+    decide, _ = split_indices(len(data), 5)
+    scale = output_scale(read.outputs(original, data[decide]))
     errors = output_errors(read.outputs(original, inputs), read.outputs(reduced, inputs)) / scale
     test = fixed_sequence_test(errors[None], tol, 0.9, 0.9)
     records = layer_records(layer_bounds(read.systems(original), read.systems(reduced), T))
@@ -203,6 +204,8 @@ def test_statistical_certificates(models):
         other = dataclasses.replace(certificate, statistics=facts | changes)
         with pytest.raises(CertificateError, match=name):
             verify(other, *models, data=data)
+    with pytest.raises(CertificateError, match="output scale"):
+        verify(dataclasses.replace(certificate, scale=certificate.scale * 1.01), *models, data=data)
     # a smaller bound has violations that the certificate does not admit
     with pytest.raises(CertificateError, match="violations"):
         verify(dataclasses.replace(certificate, bound=1e-12), *models, data=data)

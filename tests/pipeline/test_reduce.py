@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 
 import numpy as np
 import pytest
@@ -78,6 +79,9 @@ def test_statistical_guarantee_is_backed_by_the_held_out_half() -> None:
     assert facts["exceedance_bound"] <= 1 - facts["coverage"]
     report = ssmred.verify(certificate, model, result.model, data=data)
     assert report.passed
+    forged = dataclasses.replace(certificate, scale=1.01 * certificate.scale)
+    with pytest.raises(CertificateError, match="output scale"):
+        ssmred.verify(forged, model, result.model, data=data)
     with torch.no_grad():
         fresh = sequences(2_000, seed=1)
         errors = (model(fresh) - result.model(fresh)).norm(dim=-1)
