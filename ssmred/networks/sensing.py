@@ -22,16 +22,15 @@ class Signals:
 
     Attributes
     ----------
-    inputs, outputs : torch.Tensor, (S, H, T)
-        What the layer's systems received and answered.
-    sensitivities : torch.Tensor or None, (S, H, T)
-        Gradient of a random projection of the network's output with respect to `outputs`;
+    inputs : torch.Tensor, (S, H, T)
+        What the layer's systems received.
+    sensitivities : torch.Tensor, (S, H, T)
+        Gradient of a random projection of the network's output with respect to what they answered;
         its second moment is that of the whole Jacobian.
     """
 
     inputs: torch.Tensor
-    outputs: torch.Tensor
-    sensitivities: torch.Tensor | None
+    sensitivities: torch.Tensor
 
 
 class _LayerSeenError(Exception):
@@ -84,13 +83,13 @@ def lengths_seen(model: nn.Module, cores: dict[str, nn.Module], data: torch.Tens
 
 def inputs_of(
     model: nn.Module, name: str, core: nn.Module, data: torch.Tensor
-) -> Iterator[Signals]:
-    """Yield what one layer sees, batch by batch, running the network only up to it."""
+) -> Iterator[torch.Tensor]:
+    """Yield what one layer sees, (S, H, T), batch by batch; the network runs only up to it."""
     for part in batches(data):
         recording = _recording({name: core}, stop_at=name)
         with torch.no_grad(), recording as seen, suppress(_LayerSeenError):
             model(part)
-        yield Signals(*seen[name][0], None)
+        yield seen[name][0][0]
 
 
 def sensitivities(
@@ -115,7 +114,6 @@ def sensitivities(
         yield {
             name: Signals(
                 seen[name][0][0].detach(),
-                answer.detach(),
                 torch.zeros_like(answer) if gradient is None else gradient,
             )
             for name, answer, gradient in zip(cores, answers, gradients, strict=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import datetime
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,7 +18,6 @@ from ssmred.certify import (
     LayerRecord,
     NetworkGraph,
     data_sha256,
-    exceedance_upper_bound,
     fixed_sequence_test,
     layer_bounds,
     layer_records,
@@ -32,8 +31,8 @@ from ssmred.networks import ImportedNetwork, trace, weights_sha256
 from ssmred.networks.sensing import outputs
 from ssmred.networks.tracing import floating_dtype
 from ssmred.pipeline.progress import Progress
-from ssmred.pipeline.removal import CalibratedRemoval, Cut, DataFreeRemoval, Removal
-from ssmred.pipeline.request import Request
+from ssmred.pipeline.removal import CalibratedRemoval, Cut, DataFreeRemoval, Removal, Weigher
+from ssmred.pipeline.request import HELD_OUT, Request
 from ssmred.pipeline.search import Trial, boldest
 from ssmred.reductors import SubsetPath, allocate
 
@@ -138,7 +137,7 @@ def certify_statistically(
         "confidence": request.confidence,
         "n": len(held_out),
         "split_seed": request.seed,
-        "split_fraction": 0.5,
+        "split_fraction": HELD_OUT,
         "data_sha256": data_sha256(held_out.numpy()),
     }
     accepted = None
@@ -160,15 +159,11 @@ def certify_statistically(
     if accepted is None:
         # A single cut, fixed before the held-out inputs were looked at.
         cut, row = sequence[0], errors[0]
-        bound = _relative(
-            order_statistic_bound(row, request.coverage, request.confidence), scale, row
-        )
+        level = order_statistic_bound(row, request.coverage, request.confidence)
+        bound = _relative(level, scale)
     else:
         cut, row, bound = sequence[accepted], errors[accepted], float(request.tol or 0.0)
     facts["violations"] = int(np.count_nonzero(~(row <= bound * scale)))
-    facts["exceedance_bound"] = exceedance_upper_bound(
-        facts["violations"], facts["n"], request.confidence
-    )
     certificate = _certificate(
         model,
         cut,
@@ -227,17 +222,19 @@ def _layer_budget(paths: Sequence[SubsetPath], tol: float) -> list[np.ndarray]:
     return kept
 
 
-def _cut_each_layer(removal: DataFreeRemoval, tol: float, error_of: Any) -> Cut:
+def _cut_each_layer(removal: DataFreeRemoval, tol: float, error_of: Callable[[Cut], float]) -> Cut:
     budget = tol
     while True:
         cut = removal.cut_to(_layer_budget(removal.paths, budget))
+        if not any((~reduction.kept).any() for reduction in cut.reductions):
+            return Cut(removal.network, ())
         if error_of(cut) <= tol:
             return cut
         budget *= 0.99  # the path's error and the recomputed one differ by rounding
 
 
 def _removal(
-    network: ImportedNetwork, request: Request, bars: Progress, weigh: Any = None
+    network: ImportedNetwork, request: Request, bars: Progress, weigh: Weigher | None = None
 ) -> Removal:
     advance = bars.stage("weighing states", len(network.layers))
     if request.metric == "calibrated":
@@ -251,7 +248,7 @@ def _cut(
     request: Request,
     bars: Progress,
     removal: Removal,
-    measure: Any,
+    measure: Callable[[Cut], float],
 ) -> tuple[Cut, list[Trial[Cut]]]:
     """Return the cut with the states asked for, or the boldest one within the tolerance."""
     full = sum(layer.states for layer in network.layers)
@@ -311,10 +308,11 @@ def default_inputs(graph: NetworkGraph) -> InputSet:
 
 def _scale_of_set(
     network: ImportedNetwork, graph: NetworkGraph, inputs: InputSet, request: Request
-) -> tuple[float, str, dict[str, int] | None]:
+) -> tuple[float, str, dict[str, Any]]:
     if request.weigh is not None:
         scale = output_scale(outputs(network.model, request.weigh))
-        return _positive_scale(scale), f"root mean square over {len(request.weigh)} inputs", None
+        source = f"root mean square over {len(request.weigh)} inputs"
+        return _positive_scale(scale), source, {"data_sha256": data_sha256(request.weigh.numpy())}
     tokens = bool(graph.input.param("tokens", False))
     features = int(graph.input.params["shape"][-1])
     if tokens:
@@ -326,7 +324,7 @@ def _scale_of_set(
     if not tokens:
         drawn = drawn.to(floating_dtype(network.model))
     source = f"root mean square over {count} sequences of {length} steps drawn from the input set"
-    plan = {"seed": request.seed, "count": count, "features": features}
+    plan = {"seed": request.seed, "count": count, "length": length, "features": features}
     return _positive_scale(output_scale(outputs(network.model, drawn))), source, plan
 
 
@@ -339,9 +337,10 @@ def _positive_scale(scale: float) -> float:
     return scale
 
 
-def _relative(error: float | None, scale: float, errors: np.ndarray) -> float:
+def _relative(error: float | None, scale: float) -> float:
     """Return ``error / scale``, rounded up so that multiplying back loses no input."""
-    error = float(errors.max()) if error is None else error
+    if error is None:
+        raise DataError("reduce: too few held-out inputs for this coverage and confidence.")
     bound = error / scale
     while bound * scale < error:
         bound = float(np.nextafter(bound, np.inf))

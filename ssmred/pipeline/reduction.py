@@ -115,13 +115,15 @@ def reduce(
         confidence=confidence,
         seed=seed,
     )
-    with Progress(progress) as bars:
-        network = import_network(model)
-        request = with_length_of_data(request, network)
-        outcome = CERTIFY[request.guarantee](model, network, request, bars)
-        removed, error = removal_curve(outcome.removal.paths, outcome.removal.weights)
-        others = alternatives(network, request, outcome, bars)
-    torch.set_num_threads(threads)  # compiled parallel loops share, and may change, torch's pool
+    try:
+        with Progress(progress) as bars:
+            network = import_network(model)
+            request = with_length_of_data(request, network)
+            outcome = CERTIFY[request.guarantee](model, network, request, bars)
+            removed, error = removal_curve(outcome.removal.paths, outcome.removal.weights)
+            others = alternatives(network, request, outcome, bars)
+    finally:
+        torch.set_num_threads(threads)  # compiled parallel loops share, and change, torch's pool
     full = sum(layer.states for layer in network.layers)
     return ReductionResult(
         model=outcome.cut.model,

@@ -16,6 +16,9 @@ from ssmred.networks import ImportedLayer, ImportedNetwork
 from ssmred.networks.sensing import inputs_of, sensitivities
 from ssmred.reductors import Reduction, SubsetPath, SubsetReductor, allocate
 
+Weigher = Callable[[Sequence[SubsetPath]], Sequence[np.ndarray]]
+"""Maps removal paths to the weight of every channel's squared error, one (H,) array per layer."""
+
 Advance = Callable[[int], None]
 """Called with the number of layers done since the last call."""
 
@@ -78,8 +81,7 @@ class DataFreeRemoval:
     horizon : int or None
         Length over which responses are compared.
     weigh : callable, optional
-        Maps the removal paths to the weight of each channel's squared error, one (H,) array per
-        layer; by default every layer counts relative to its own h2 norm.
+        Weighs the channels; by default every layer counts relative to its own h2 norm.
     advance : callable, optional
         Reports progress.
     """
@@ -89,7 +91,7 @@ class DataFreeRemoval:
         network: ImportedNetwork,
         horizon: int | None,
         *,
-        weigh: Callable[[Sequence[SubsetPath]], Sequence[np.ndarray]] | None = None,
+        weigh: Weigher | None = None,
         advance: Advance = lambda _: None,
     ) -> None:
         self.network = network
@@ -167,8 +169,8 @@ class CalibratedRemoval:
         for index, layer in enumerate(self.network.layers[1:], start=1):
             core = self.network.core(layer.name, cut.model)
             moments = None
-            for signals in inputs_of(cut.model, layer.name, core, self.data):
-                V = signals.inputs.double().numpy()
+            for inputs in inputs_of(cut.model, layer.name, core, self.data):
+                V = inputs.double().numpy()
                 moments = moments or InputMoments(*V.shape[1:], system=layer.system)
                 moments.update(V)
             path = self._path(layer, moments)

@@ -20,6 +20,10 @@ GUARANTEES = ("worst-case", "statistical", "layer")
 METRICS = ("h2", "calibrated")
 
 
+HELD_OUT = 0.5
+"""Share of the data that only certifies."""
+
+
 class _DefaultTolerance(float):
     """Tell an omitted ``tol`` from one that was given."""
 
@@ -131,11 +135,18 @@ def with_length_of_data(request: Request, network: ImportedNetwork) -> Request:
     """
     if request.weigh is None:
         return request
+    if request.guarantee == "worst-case":  # a statement about inputs, of the inputs' length
+        length = int(request.weigh.shape[1])
+        return _with_horizon(request, length, "the data have")
     cores: dict[str, nn.Module] = {at.name: network.core(at.name) for at in network.layers}
     length = max(lengths_seen(network.model, cores, request.weigh))
+    return _with_horizon(request, length, "on the data the layers see")
+
+
+def _with_horizon(request: Request, length: int, who: str) -> Request:
     if request.horizon not in (None, length):
         raise DataError(
-            f"reduce: horizon={request.horizon} but on the data the layers see {length} steps. "
+            f"reduce: horizon={request.horizon} but {who} {length} steps. "
             "Leave horizon out; it is the data's length."
         )
     return replace(request, horizon=length)
@@ -245,7 +256,7 @@ def split(
         If the certifying half is too small for the confidence; says how many are needed.
     """
     needed = required_samples(coverage, confidence)
-    held = len(data) - round(len(data) * 0.5)
+    held = len(data) - round(len(data) * (1.0 - HELD_OUT))
     if held < needed:
         raise DataError(
             f"reduce: a statistical statement about {coverage:.4g} of the inputs at confidence "
@@ -253,7 +264,7 @@ def split(
             f"data (half of it decides the cut); got {len(data)}. Pass more data, or lower "
             "coverage= or confidence=."
         )
-    decide, hold = split_indices(len(data), seed)
+    decide, hold = split_indices(len(data), seed, fraction=HELD_OUT)
     return data[decide], data[hold]
 
 

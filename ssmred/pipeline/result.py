@@ -176,21 +176,23 @@ class ReductionResult:
             )
         folder.parent.mkdir(parents=True, exist_ok=True)
         beside = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+        beside.chmod(0o755)  # mkdtemp gives 0700
+        old = beside.with_name(f"{beside.name}-old")
         try:
             save_network(self.model, beside)
             save_network(self.original, beside / "original")
             self.certificate.save(beside / "certificate.json")
             (beside / "result.json").write_text(json.dumps(self._record(), indent=1))
-            old = None
             if folder.exists():
-                old = Path(tempfile.mkdtemp(prefix=f".{folder.name}-old-", dir=folder.parent))
-                folder.rename(old / "old")
+                folder.rename(old)
             beside.rename(folder)
-            if old is not None:
-                shutil.rmtree(old)
         except BaseException:
-            shutil.rmtree(beside, ignore_errors=True)
+            if old.exists() and not folder.exists():
+                old.rename(folder)
             raise
+        finally:
+            shutil.rmtree(beside, ignore_errors=True)
+            shutil.rmtree(old, ignore_errors=True)
         return folder
 
     def _record(self) -> dict[str, Any]:

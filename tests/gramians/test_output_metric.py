@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-import torch
 
 from ssmred.errors import DataError, ShapeError
 from ssmred.gramians import InputMoments, OutputMetric, OutputSensitivity
@@ -72,21 +71,6 @@ def test_read_out_is_the_best_in_the_metric() -> None:
         # The basis carries B = 1 responses; the residual of the best fit does not depend on that.
         residual = np.linalg.lstsq(root[c][:, columns], scaled, rcond=None)[1]
         assert abs(best.error[c] ** 2 / residual[0] - 1) < ROUNDING
-
-
-@pytest.mark.theorem("output-metric")
-def test_first_term_is_the_jacobian_in_expectation() -> None:
-    torch.manual_seed(0)
-    W = torch.randn(5, T, dtype=torch.float64)
-    y = torch.randn(T, dtype=torch.float64, requires_grad=True)
-    e = torch.randn(T, dtype=torch.float64)
-    J = torch.autograd.functional.jacobian(lambda x: torch.tanh(W @ x / 10), y)
-    exact = float((J @ e).square().sum())
-    signs = torch.tensor(
-        [[1.0 if i >> b & 1 else -1.0 for b in range(5)] for i in range(32)], dtype=torch.float64
-    )
-    mean = float(((signs @ J) @ e).square().mean())  # over all 32 sign vectors: the expectation
-    assert abs(mean / exact - 1) < 1e-12
 
 
 def test_channel_without_input_or_influence_goes_first() -> None:

@@ -11,6 +11,7 @@ import torch
 from small_networks import HORIZON, TokenNetwork, WithoutRule, classifier, sequences
 
 import ssmred
+from ssmred.certify import exceedance_upper_bound
 from ssmred.errors import CertificateError
 from ssmred.networks import ReducedSSM, import_network, weights_sha256
 
@@ -76,7 +77,7 @@ def test_statistical_guarantee_is_backed_by_the_held_out_half() -> None:
     assert certificate.bound == 0.05
     assert result.removed > 0
     facts = certificate.statistics
-    assert facts["exceedance_bound"] <= 1 - facts["coverage"]
+    assert exceedance_upper_bound(facts["violations"], facts["n"], 0.95) <= 0.05
     report = ssmred.verify(certificate, model, result.model, data=data)
     assert report.passed
     forged = dataclasses.replace(certificate, scale=1.01 * certificate.scale)
@@ -163,6 +164,19 @@ def test_nothing_removable_is_an_answer_with_alternatives() -> None:
     assert "Nothing can be removed" in result.summary()
     assert any(row.guarantee == "layer" for row in result.alternatives)
     assert any(row.guarantee == "worst-case" and row.removed > 0 for row in result.alternatives)
+
+
+def test_layer_tolerance_below_rounding_keeps_everything() -> None:
+    result = ssmred.reduce(
+        classifier(), tol=1e-40, horizon=HORIZON, guarantee="layer", progress=False
+    )
+    assert result.states[0] == result.states[1]
+
+
+def test_tolerance_that_no_cut_meets_certifies_what_rounding_costs() -> None:
+    result = ssmred.reduce(classifier(), tol=1e-9, data=sequences(200), progress=False)
+    assert result.states[0] == result.states[1]
+    assert 1e-9 < result.certificate.bound < FLOAT32_INFERENCE
 
 
 def test_data_without_a_rule_still_reduces_statistically() -> None:

@@ -60,6 +60,25 @@ def test_interrupted_save_leaves_the_old_folder(
     assert [p.name for p in tmp_path.iterdir()] == ["reduced"]
 
 
+def test_interruption_between_the_two_moves_restores_the_old_folder(
+    result: ReductionResult, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = result.save(tmp_path / "reduced")
+    before = {p: p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
+    rename = Path.rename
+
+    def interrupted(self: Path, target: Path) -> Path:
+        if Path(target) == folder and not self.name.endswith("-old"):
+            raise KeyboardInterrupt
+        return rename(self, target)
+
+    monkeypatch.setattr(Path, "rename", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        result.save(folder)
+    assert {p: p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()} == before
+    assert [p.name for p in tmp_path.iterdir()] == ["reduced"]
+
+
 def test_foreign_folder_is_left_alone(result: ReductionResult, tmp_path: Path) -> None:
     (tmp_path / "thesis.tex").write_text("years of work")
     with pytest.raises(CheckpointError, match="not empty"):
