@@ -14,6 +14,7 @@ __all__ = [
     "DataError",
     "MissingDependencyError",
     "OrderError",
+    "RequestError",
     "ShapeError",
     "SsmredError",
     "ToleranceError",
@@ -33,6 +34,10 @@ class ShapeError(SsmredError, ValueError):
 
 class OrderError(SsmredError, ValueError):
     """Report an order (number of states) that cannot be used."""
+
+
+class RequestError(SsmredError, ValueError):
+    """Report an option that does not exist, or a model in no state to be worked on."""
 
 
 class ToleranceError(SsmredError, ValueError):

@@ -20,6 +20,7 @@ from ssmred.certify.graph import NetworkGraph, Node, operation_name
 from ssmred.certify.guarantees import ASSUMPTIONS, THEOREMS
 from ssmred.certify.inputs import InputSet
 from ssmred.certify.rules_table import RULES, check_rules, has_rule, rule
+from ssmred.certify.scale import relative_bound
 from ssmred.certify.statistics import (
     SequenceTest,
     data_sha256,
@@ -67,6 +68,7 @@ __all__ = [
     "output_errors",
     "output_scale",
     "register_model_reader",
+    "relative_bound",
     "required_samples",
     "rule",
     "split_indices",

@@ -109,8 +109,10 @@ class Certificate:
     statistics : dict or None
         Coverage, confidence, n, violations and the sequence that was tried; statistical only.
     scale_sampling : dict or None
-        ``seed``, ``count`` and ``features`` where the scale was taken over samples of the input
-        set, so that a verifier can repeat it.
+        How a verifier can repeat the scale. Over samples of the input set: ``seed``, ``count``,
+        ``features`` and ``length`` (may be left out where the horizon is finite, and is that
+        horizon). Over data: ``data_sha256``. ``ssmred.verify`` refuses a worst-case certificate
+        that does not say it.
     level : {"FLOAT", "RIGOROUS", "ESTIMATE"}
         How the theorem was evaluated.
     theorems, assumptions : tuple of str

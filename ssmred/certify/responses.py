@@ -198,12 +198,15 @@ def h2_sizes(
 ) -> tuple[float, float]:
     """Return the h2 norms of a layer and of ``original - reduced``, over all channels.
 
-    On a finite horizon the norm of the layer is rounded down and that of the difference up.
+    On a finite horizon the norm of the layer is a lower bound and that of the difference an upper
+    one. The lower one is 0 where the response is smaller than the rounding of its own terms.
     """
     if horizon is not None:
-        size = float(norm(layer_gains(original, horizon).h2))
-        error = float(norm(reduction_gains(original, reduced, horizon)[0].h2))
-        return size * (1.0 - 8 * (horizon + original.poles.shape[0] + 16) * EPS), error
+        h, noise = _response(check_layer(original, "h2_sizes"), horizon)
+        # || |h| || - noise, and norm rounds up: twice its allowance down again, at both steps
+        sizes = norm(np.abs(h), axis=-1) * (1.0 - 4 * (horizon + 16) * EPS) - noise
+        size = float(norm(np.maximum(sizes, 0.0))) * (1.0 - 4 * (len(h) + 16) * EPS)
+        return size, float(norm(reduction_gains(original, reduced, horizon)[0].h2))
     key = ("h2", fingerprint(original), fingerprint(reduced))
 
     def make() -> tuple[float, float]:

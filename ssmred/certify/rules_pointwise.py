@@ -138,13 +138,14 @@ def _nearest_to_zero(lo: np.ndarray, hi: np.ndarray) -> np.ndarray:
 def sigmoid_slope(lo: np.ndarray, hi: np.ndarray) -> np.ndarray:
     """Return the largest derivative of the sigmoid over ``[lo, hi]``: it falls away from 0."""
     nearest = _nearest_to_zero(lo, hi)
-    return np.minimum(up(expit(nearest) * expit(-nearest), FUNCTION_ULPS), 0.25)
+    slope = up(expit(nearest) * expit(-nearest), FUNCTION_ULPS) + UNDERFLOW
+    return np.minimum(slope, 0.25)
 
 
 def sigmoid_range(lo: np.ndarray, hi: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return the range of the sigmoid over ``[lo, hi]``."""
     low, high = outward(expit(lo), expit(hi), None, FUNCTION_ULPS)
-    return np.maximum(low, 0.0), np.minimum(high, 1.0)
+    return np.maximum(low - UNDERFLOW, 0.0), np.minimum(high + UNDERFLOW, 1.0)
 
 
 @rule("sigmoid")

@@ -14,7 +14,7 @@ from ssmred.certify.graph import Node
 from ssmred.certify.rules_pointwise import sigmoid_range, sigmoid_slope
 from ssmred.certify.rules_shape import spread_pair
 from ssmred.certify.rules_table import rule
-from ssmred.certify.values import ErrorBall, Value, norm, outward, times, up
+from ssmred.certify.values import SMALLEST, ErrorBall, Value, magnitude, norm, outward, times, up
 from ssmred.errors import ShapeError, message
 
 __all__: list[str] = []
@@ -27,7 +27,9 @@ def _product_range(
     corners = np.stack(
         [np.where((a == 0.0) | (b == 0.0), 0.0, a * b) for a in (x_lo, x_hi) for b in (y_lo, y_hi)]
     )
-    return outward(corners.min(axis=0), corners.max(axis=0))
+    lo, hi = outward(corners.min(axis=0), corners.max(axis=0))
+    lost = np.where((magnitude(x_lo, x_hi) > 0.0) & (magnitude(y_lo, y_hi) > 0.0), SMALLEST, 0.0)
+    return lo - lost, hi + lost  # a product of two tiny ends may have become 0
 
 
 @rule("multiply")

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from scipy.special import bdtr, bdtrc, bdtri
+from scipy.special import betainc, betaincc, betaincinv
 
 from ssmred.checks import check_fraction, check_integer, check_tolerance
 from ssmred.errors import DataError, message
@@ -30,7 +30,8 @@ __all__ = [
     "split_indices",
 ]
 
-NUDGE = 1e-10  # relative; more than the error of SciPy's binomial functions
+NUDGE = 1e-10  # relative; SciPy's incomplete beta functions err by less than 1e-12 up to n = 10^6
+UNDERFLOW = 1e-300  # absolute; below it relative accuracy ends
 
 
 def exceedance_upper_bound(k: int, n: int, confidence: float) -> float:
@@ -71,21 +72,45 @@ def exceedance_upper_bound(k: int, n: int, confidence: float) -> float:
         )
     if k == n:
         return 1.0
-    return min(1.0, float(bdtri(k, n, 1.0 - confidence)) * (1.0 + NUDGE))
+    p, step = float(betaincinv(k + 1.0, n - k, confidence)), NUDGE
+    while p < 1.0:  # the inverse is a guess, the distribution function decides
+        p, step = p * (1.0 + step), 2.0 * step
+        # P(Bin(n, p) <= k), rounded up
+        if float(betaincc(k + 1.0, n - k, p)) * (1.0 + NUDGE) <= 1.0 - confidence:
+            return p
+    return 1.0
 
 
 def binomial_p_value(violations: int, n: int, coverage: float) -> float:
-    """Return ``P(Binomial(n, 1 - coverage) <= violations)``.
+    """Return ``P(Binomial(n, 1 - coverage) <= violations)``, rounded up.
 
     The exact p-value of the hypothesis that more than ``1 - coverage`` of all inputs are
-    violations.
+    violations, as the incomplete beta function ``I_coverage(n - violations, violations + 1)``: the
+    number ``1 - coverage`` is never formed, so never rounded.
+
+    Parameters
+    ----------
+    violations, n : int
+        Inputs above the bound; all inputs.
+    coverage : float
+        In (0, 1).
+
+    Returns
+    -------
+    float
 
     Examples
     --------
-    >>> round(binomial_p_value(0, 2, 0.9), 12)
+    >>> round(binomial_p_value(0, 2, 0.9), 9)
     0.81
     """
-    return float(bdtr(violations, n, 1.0 - coverage)) if violations < n else 1.0
+    return float(_tail(n - violations, n, coverage)) if violations < n else 1.0
+
+
+def _tail(successes: npt.ArrayLike, n: int, p: float) -> np.ndarray:
+    """Return ``P(Binomial(n, p) >= successes)`` for ``1 <= successes <= n``, rounded up."""
+    successes = np.asarray(successes, dtype=np.float64)
+    return np.minimum(betainc(successes, n - successes + 1.0, p) * (1.0 + NUDGE) + UNDERFLOW, 1.0)
 
 
 def order_statistic_bound(
@@ -124,7 +149,7 @@ def order_statistic_bound(
     n = values.size
     ranks = np.arange(1, n + 1)
     # P(at least r of n errors fall below the coverage quantile) <= 1 - confidence
-    valid = bdtrc(ranks - 1.0, n, coverage) <= 1.0 - confidence
+    valid = _tail(ranks, n, coverage) <= 1.0 - confidence
     return float(values[np.argmax(valid)]) if valid.any() else None
 
 
@@ -139,7 +164,7 @@ def required_samples(coverage: float, confidence: float) -> int:
     coverage = check_fraction(coverage, "coverage", "required_samples")
     confidence = check_fraction(confidence, "confidence", "required_samples")
     n = max(1, math.floor(math.log1p(-confidence) / math.log(coverage)) - 1)
-    while bdtrc(n - 1.0, n, coverage) > 1.0 - confidence:
+    while _tail(n, n, coverage) > 1.0 - confidence:
         n += 1
     return n
 

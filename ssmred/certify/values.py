@@ -7,7 +7,9 @@ holds sharpen each other (``theory/error-rules.md``, lemma 0).
 **Infinity** means that no finite bound is known; the signal itself is finite always. So a factor
 that is exactly 0 makes a bound of 0 whatever stands beside it, and :func:`times` says
 ``0 * inf = 0``. **Rounding**: every bound is rounded up by an a-priori count of the operations that
-made it (:func:`up`, :func:`outward`), so that float64 evaluation does not eat the guarantee.
+made it (:func:`up`, :func:`outward`), so that float64 evaluation does not eat the guarantee. Where
+numbers are so small that roundings are absolute, not relative, the smallest float64 number is
+added: a product of two bounds that are not 0 is never 0.
 """
 
 from __future__ import annotations
@@ -25,6 +27,8 @@ from ssmred.errors import AccuracyError, ShapeError, message
 __all__ = ["ErrorBall", "Value", "magnitude", "norm", "outward", "times", "up", "weighted_sum"]
 
 EPS = float(np.finfo(np.float64).eps)
+SMALLEST = float(np.finfo(np.float64).smallest_subnormal)  # two roundings where eps says nothing
+SMALL = 1e-290  # sums below it may have lost terms to underflow
 
 
 def up(value: Any, operations: int = 2) -> Any:
@@ -37,7 +41,7 @@ def outward(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Widen an interval by the rounding of some operations on numbers of size ``scale``."""
     scale = np.maximum(np.abs(lo), np.abs(hi)) if scale is None else scale
-    slack = (operations + 2) * EPS * scale
+    slack = (operations + 2) * (EPS * scale + SMALLEST * (scale > 0.0))
     known = np.isfinite(slack)
     if np.all(known):
         return lo - slack, hi + slack
@@ -55,22 +59,31 @@ def times(a: npt.ArrayLike, b: npt.ArrayLike) -> Any:
     """
     a, b = np.asarray(a, dtype=np.float64), np.asarray(b, dtype=np.float64)
     with np.errstate(invalid="ignore", over="ignore"):
-        product = up(a * b, 1)
+        product = up(a * b, 1) + SMALLEST
     return np.where((a == 0.0) | (b == 0.0), 0.0, product)[()]
 
 
 def norm(values: npt.ArrayLike, *, axis: int | tuple[int, ...] | None = None) -> Any:
-    """Return the 2-norm of nonnegative bounds (over all entries or some axes), rounded up."""
+    """Return the 2-norm of nonnegative bounds (over all entries or some axes), rounded up.
+
+    Examples
+    --------
+    >>> norm(np.array([[3e200, 4e200], [3e-200, 4e-200]]), axis=1) >= [5e200, 5e-200]
+    array([ True,  True])
+    """
     values = np.asarray(values, dtype=np.float64)
     unknown = np.isinf(values)
     if unknown.any():
         known = norm(np.where(unknown, 0.0, values), axis=axis)
         return np.where(unknown.any(axis=axis), math.inf, known)[()]
-    peak = np.max(values, initial=0.0)
-    if peak == 0.0:
-        return np.sum(values, axis=axis)
-    with np.errstate(under="ignore", over="ignore"):  # scaled by the peak: squares are at most 1
-        return up(peak * np.sqrt(np.sum(np.square(values / peak), axis=axis)), values.size + 4)
+    peaks = np.max(values, axis=axis, keepdims=True, initial=0.0)
+    with np.errstate(under="ignore", over="ignore"):
+        # each slice scaled by its own peak: its squares are at most 1, and one of them is 1
+        scaled = values / np.where(peaks > 0.0, peaks, 1.0)
+        root = np.sqrt(np.sum(np.square(scaled), axis=axis))
+        peak = np.squeeze(peaks, axis=axis)
+        terms = values.size // max(1, peak.size)
+        return np.where(peak == 0.0, 0.0, up(peak * root, terms + 4) + 2 * SMALLEST)[()]
 
 
 def magnitude(lo: np.ndarray, hi: np.ndarray) -> np.ndarray:
@@ -90,12 +103,16 @@ def weighted_sum(weights: np.ndarray, bounds: np.ndarray) -> np.ndarray:
     -------
     (..., out) float64
     """
+    terms = weights.shape[1] + 1
+
+    def touched(entries: np.ndarray) -> np.ndarray:
+        return entries.astype(np.float64) @ (weights > 0.0).astype(np.float64).T > 0.0
+
     unknown = np.isinf(bounds)
-    if not unknown.any():
-        return up(bounds @ weights.T, weights.shape[1] + 1)
-    known = np.where(unknown, 0.0, bounds) @ weights.T
-    touched = unknown.astype(np.float64) @ (weights > 0.0).astype(np.float64).T
-    return np.where(touched > 0.0, math.inf, up(known, weights.shape[1] + 1))
+    total = up(np.where(unknown, 0.0, bounds) @ weights.T, terms)
+    if np.any(total < SMALL) and np.any(bounds > 0.0):  # products may have underflowed
+        total = np.where(touched(bounds > 0.0), total + (terms + 2) * SMALLEST, total)
+    return np.where(touched(unknown), math.inf, total) if unknown.any() else total
 
 
 @dataclass(frozen=True, eq=False)

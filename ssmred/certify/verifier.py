@@ -15,14 +15,22 @@ import numpy as np
 
 from ssmred.certify.certificate import Certificate, layer_records
 from ssmred.certify.chain import layer_bounds, network_bound
+from ssmred.certify.graph import NetworkGraph
 from ssmred.certify.guarantees import ASSUMPTIONS, THEOREMS
 from ssmred.certify.inputs import InputSet
+from ssmred.certify.scale import fault_of_plan, output_errors, output_scale, relative_bound
 from ssmred.certify.statistics import (
     binomial_p_value,
     data_sha256,
     split_indices,
 )
-from ssmred.errors import CertificateError, DataError, MissingDependencyError, message
+from ssmred.checks import check_fraction, check_integer
+from ssmred.errors import (
+    CertificateError,
+    DataError,
+    MissingDependencyError,
+    message,
+)
 
 __all__ = [
     "Check",
@@ -132,41 +140,6 @@ class Verification:
         return "\n".join(lines)
 
 
-def output_scale(outputs: np.ndarray) -> float:
-    """Return the output scale: root mean square 2-norm of output vectors (features last).
-
-    Parameters
-    ----------
-    outputs : (samples, ..., features) array
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> output_scale(np.array([[3.0, 4.0], [0.0, 5.0]]))
-    5.0
-    """
-    values = np.asarray(outputs, dtype=np.float64)
-    size = np.sum(np.square(values), axis=-1)
-    return float(np.sqrt(np.mean(size)))
-
-
-def output_errors(original: np.ndarray, reduced: np.ndarray) -> np.ndarray:
-    """Return the 2-norm of every sample's output difference, the largest over time if it has any.
-
-    Parameters
-    ----------
-    original, reduced : (samples, ..., features) array
-        Outputs of the two networks on the same inputs.
-
-    Returns
-    -------
-    (samples,) float64
-    """
-    gap = np.asarray(original, dtype=np.float64) - np.asarray(reduced, dtype=np.float64)
-    size = np.sqrt(np.sum(np.square(gap), axis=-1))
-    return size.reshape(size.shape[0], -1).max(axis=-1)
-
-
 def verify(
     certificate: Certificate, original: Any, reduced: Any, *, data: Any = None
 ) -> Verification:
@@ -179,8 +152,9 @@ def verify(
     original, reduced : model
         The two networks it is claimed of.
     data : array, optional
-        For a statistical certificate: the held-out inputs, or all inputs before the split. The
-        inputs are recognised by their hash.
+        For a statistical certificate: the held-out inputs, or all inputs before the split. For a
+        worst-case certificate whose scale was measured on data: these data. The inputs are
+        recognised by their hash.
 
     Returns
     -------
@@ -208,12 +182,14 @@ def verify(
     compare("reduced weights", certificate.reduced_sha256, reader.weights_sha256(reduced))
     _check_words(certificate, checks)
     if all(check.passed for check in checks):  # other models are not worth the work
-        _check_layers(certificate, reader, original, reduced, checks)
+        graph = _check_layers(certificate, reader, original, reduced, checks)
+        deciding = data
         if certificate.guarantee == "statistical":
-            _check_statistics(certificate, reader, original, reduced, data, checks, left)
-        elif data is not None:
+            deciding = _check_statistics(certificate, reader, original, reduced, data, checks, left)
+        elif data is not None and "data_sha256" not in (certificate.scale_sampling or {}):
             left.append("the data: this guarantee does not rest on any")
-        _check_scale(certificate, reader, original, data, checks, left)
+        if certificate.guarantee != "layer":
+            _check_scale(certificate, reader, original, graph, deciding, checks, left)
     report = Verification(tuple(checks), tuple(left))
     if not report.passed:
         wrong = "; ".join(
@@ -270,18 +246,16 @@ def _check_layers(
     original: Any,
     reduced: Any,
     checks: list[Check],
-) -> None:
+) -> NetworkGraph | None:
+    """Compare all layers, and a worst-case bound; return the graph of the original if made."""
+    graph = None
     if certificate.guarantee == "worst-case":
         inputs = InputSet.from_json(certificate.inputs or {})
         horizon = certificate.horizon
-        chain = network_bound(
-            reader.graph(original, horizon, inputs),
-            reader.graph(reduced, horizon, inputs),
-            inputs,
-            horizon,
-        )
+        graph = reader.graph(original, horizon, inputs)
+        chain = network_bound(graph, reader.graph(reduced, horizon, inputs), inputs, horizon)
         records = layer_records(chain)
-        found = chain.bound / certificate.scale
+        found = relative_bound(chain.bound, certificate.scale)
         vacuous = not found <= 1.0
         _check_number(checks, "bound", certificate.bound, found)
         checks.append(
@@ -292,7 +266,7 @@ def _check_layers(
         same = len(first) == len(second)
         checks.append(Check("layers of the models", same, str(len(first)), str(len(second))))
         if not same:
-            return
+            return graph
         renamed = dict(zip(first, second.values(), strict=True))
         records = layer_records(layer_bounds(first, renamed, certificate.horizon))
         if certificate.guarantee == "layer":
@@ -304,7 +278,7 @@ def _check_layers(
         Check("layer names", stated_names == found_names, str(stated_names), str(found_names))
     )
     if len(records) != len(certificate.layers):
-        return
+        return graph
     for stated, found in zip(certificate.layers, records, strict=True):
         for key in ("states_full", "states_kept"):
             a, b = getattr(stated, key), getattr(found, key)
@@ -316,6 +290,7 @@ def _check_layers(
             a, b = getattr(stated, key), getattr(found, key)
             if a is not None and b is not None:
                 _check_number(checks, f"{stated.name}: {key}", a, b, floors.get(key, 0.0))
+    return graph
 
 
 def _check_statistics(
@@ -326,19 +301,24 @@ def _check_statistics(
     data: Any,
     checks: list[Check],
     left: list[str],
-) -> None:
+) -> Any:
+    """Compare the statistics; return the inputs that the scale was measured on, if at hand."""
     facts = certificate.statistics or {}
     try:
-        n, violations = int(facts["n"]), int(facts["violations"])
-        coverage, confidence = float(facts["coverage"]), float(facts["confidence"])
-        p_value = binomial_p_value(violations, n, coverage)
+        n = check_integer(facts["n"], "n", "verify", low=1)
+        violations = check_integer(facts["violations"], "violations", "verify")
+        coverage = check_fraction(facts["coverage"], "coverage", "verify")
+        confidence = check_fraction(facts["confidence"], "confidence", "verify")
+        if facts.get("sequence") is not None:
+            _check_sequence(certificate, facts, checks)
     except (KeyError, TypeError, ValueError) as error:
         checks.append(Check("statistics", False, str(facts), f"not understood ({error})"))
-        return
+        return None
+    p_value = binomial_p_value(violations, n, coverage)
     checks.append(
         Check(
             "binomial test",
-            0 <= violations <= n and p_value <= 1.0 - confidence,
+            violations <= n and p_value <= 1.0 - confidence,
             f"{violations} of {n} above the bound",
             f"p-value {p_value:.6g}, allowed {1.0 - confidence:.6g}",
         )
@@ -347,22 +327,55 @@ def _check_statistics(
         left.append(
             "the statistical part: pass data= to recompute the errors on the held-out inputs"
         )
-        return
+        return None
     inputs, deciding = _halves(facts, data)
     if inputs is None:
         checks.append(
             Check("held-out inputs", False, str(facts.get("data_sha256")), "another hash")
         )
-        return
+        return None
     errors = output_errors(reader.outputs(original, inputs), reader.outputs(reduced, inputs))
     found = int(np.count_nonzero(~(errors <= certificate.bound * certificate.scale)))
     checks.append(Check("held-out inputs", len(errors) == n, str(n), str(len(errors))))
     checks.append(Check("violations", found == violations, str(violations), str(found)))
     left.append("the earlier cuts of the tested sequence: their networks are not at hand")
-    if deciding is None:
-        left.append(f"the output scale ({certificate.scale_source})")
-    else:
-        _compare_scale(certificate, output_scale(reader.outputs(original, deciding)), checks)
+    return deciding
+
+
+def _check_sequence(certificate: Certificate, facts: dict[str, Any], checks: list[Check]) -> None:
+    """Compare the record of the walk with what its violations say; the networks are not needed."""
+    n, allowed = facts["n"], 1.0 - facts["confidence"]
+    steps = [dict(step) for step in facts["sequence"]]
+    accepted: list[bool] = []
+    for at, step in enumerate(steps):
+        violations = check_integer(step["violations"], "violations", "verify")
+        p_value = binomial_p_value(violations, n, facts["coverage"])
+        accepted.append(violations <= n and p_value <= allowed)
+        _check_number(checks, f"cut {at}: p-value", float(step["p_value"]), p_value)
+        stated = step["accepted"]
+        passed = stated is accepted[-1]
+        checks.append(Check(f"cut {at}: accepted", passed, str(stated), str(accepted[-1])))
+    walked = bool(steps) and all(accepted[:-1])
+    checks.append(
+        Check("walk", walked, f"{len(steps)} cuts", "at least one, all but the last accepted")
+    )
+    if not walked:
+        return
+    stop = None if accepted[-1] else len(steps) - 1
+    stated = facts.get("stopped_at")
+    checks.append(Check("walk: stopped at", stated == stop, str(stated), str(stop)))
+    last = max(0, len(steps) - (1 if accepted[-1] else 2))  # the last accepted, else the first cut
+    kept, cut = certificate.states[0], steps[last]["states"]
+    checks.append(Check("walk: kept cut", kept == cut, f"{kept} states", f"{cut} states"))
+    if certificate.tol is None or kept != cut:
+        return
+    bound, tol = certificate.bound, certificate.tol
+    if not accepted[0]:  # an order statistic of the first cut, above the tolerance it failed
+        checks.append(Check("bound", bound > tol, f"{bound:.12g}", f"above {tol:.12g}"))
+        return
+    checks.append(Check("bound", bound == tol, f"{bound:.12g}", f"{tol:.12g}, as was tested"))
+    tested, stated = steps[last]["violations"], facts["violations"]
+    checks.append(Check("violations", stated == tested, str(stated), f"{tested} in the walk"))
 
 
 def _halves(facts: dict[str, Any], data: Any) -> tuple[Any, Any]:
@@ -386,20 +399,35 @@ def _check_scale(
     certificate: Certificate,
     reader: ModelReader,
     original: Any,
+    graph: NetworkGraph | None,
     data: Any,
     checks: list[Check],
     left: list[str],
 ) -> None:
+    """Repeat the scale as the certificate says it was made; ``data`` are the deciding inputs."""
     plan = certificate.scale_sampling
-    if plan is None or certificate.inputs is None or certificate.horizon is None:
-        checked = certificate.guarantee == "statistical" and data is not None
-        if certificate.guarantee != "layer" and not checked:
-            left.append(f"the output scale ({certificate.scale_source})")
+    wrong = fault_of_plan(certificate, graph)
+    if wrong:
+        checks.append(Check("scale sampling", False, str(plan), wrong))
         return
-    rng = np.random.default_rng(int(plan["seed"]))
-    inputs = InputSet.from_json(certificate.inputs)
-    samples = inputs.sample(rng, int(plan["count"]), certificate.horizon, int(plan["features"]))
-    _compare_scale(certificate, output_scale(reader.outputs(original, samples)), checks)
+    if plan is not None and "data_sha256" not in plan:
+        inputs = InputSet.from_json(certificate.inputs or {})
+        length = plan.get("length", certificate.horizon)
+        rng = np.random.default_rng(plan["seed"])
+        data = inputs.sample(rng, plan["count"], length, plan["features"])
+    elif data is None:
+        left.append(
+            f"the output scale ({certificate.scale_source}): pass the data it was measured on; "
+            f"bound times scale, {certificate.bound * certificate.scale:.6g}, does not rest on it"
+        )
+        return
+    elif plan is not None:
+        found = data_sha256(np.asarray(data))
+        same = found == plan["data_sha256"]
+        checks.append(Check("scale data", same, plan["data_sha256"], found))
+        if not same:
+            return
+    _compare_scale(certificate, output_scale(reader.outputs(original, data)), checks)
 
 
 def _compare_scale(certificate: Certificate, found: float, checks: list[Check]) -> None:

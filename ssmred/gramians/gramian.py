@@ -173,7 +173,8 @@ def realified_gramian(gramian: np.ndarray, pseudo: np.ndarray) -> np.ndarray:
     left = np.stack([real_real, imag_real], axis=-2)  # (..., n, 2, n)
     right = np.stack([real_imag, imag_imag], axis=-2)
     n = gramian.shape[-1]
-    return np.stack([left, right], axis=-1).reshape(*gramian.shape[:-2], 2 * n, 2 * n)
+    full = np.stack([left, right], axis=-1).reshape(*gramian.shape[:-2], 2 * n, 2 * n)
+    return (full + np.swapaxes(full, -1, -2)) / 2  # its two halves round differently
 
 
 def controllability_factor(system: LinearSystem, *, horizon: int | None = None) -> np.ndarray:

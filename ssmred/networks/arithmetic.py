@@ -135,10 +135,10 @@ def _sum(
     t: Translation, value: Any, x: Wire, dim: Any = None, keepdim: bool = False, **_dtype: Any
 ) -> Wire:
     dims = _dims(x, dim)
-    steps = (t.length if not t.strict else 0) if t.horizon is None else t.horizon
-    count = float(np.prod([steps if x.axes[d] == "time" else x.value.shape[d] for d in dims]))
-    if not count:
-        raise t.refuse("a sum over an infinite sequence has no bound", cure="Give a horizon.")
+    if t.strict and any(x.axes[d] == "time" for d in dims):
+        t.measured = frozenset({"time"})  # the sum is so many times the mean
+        t.check_measures()
+    count = float(np.prod([x.value.shape[d] for d in dims]))
     mean = pool(t, "mean", value, x, dim, keepdim, kind="sum")
     return t.emit("affine", [mean], value, mean.axes, name=f"{t.current.name}_scale", scale=count)
 
@@ -165,6 +165,7 @@ def pool(
     t: Translation, op: str, value: Any, x: Wire, dim: Any, keepdim: bool, kind: str = ""
 ) -> Wire:
     """Reduce some axes by mean or max; note how the time axis is reduced."""
+    t.check_cast(x, value)
     dims = _dims(x, dim)
     axis = tuple(t.sample_axis(x, d) for d in dims)
     if any(x.axes[d] == "time" for d in dims):

@@ -12,13 +12,14 @@ import torch
 from torch import fx, nn
 
 from ssmred.errors import UnsupportedOperationError, message
+from ssmred.networks import inplace
 from ssmred.networks.reduced import ReducedSSM
 
-__all__ = ["capture", "place_of"]
+__all__ = ["capture", "check_hooks", "place_of"]
 
 _ROOT = "network"
 _TORCH = str(Path(torch.__file__).parent)
-_HERE = str(Path(__file__))
+_HERE = (str(Path(__file__)), str(Path(inplace.__file__)))
 
 
 class _Root(nn.Module):
@@ -37,6 +38,9 @@ class _Tracer(fx.Tracer):
         super().__init__()
         self.record_stack_traces = True  # errors name the line that cannot be followed
         self._leaves = leaves
+
+    def proxy(self, node: fx.Node) -> fx.Proxy:
+        return inplace.WatchfulProxy(node, self)
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
         if isinstance(m, ReducedSSM) or id(m) in self._leaves:
@@ -64,9 +68,11 @@ def capture(
     Raises
     ------
     UnsupportedOperationError
-        If the control flow depends on values, or the network needs more than one argument; names
-        the line and the cure.
+        If the control flow depends on values, the network needs more than one argument, a module
+        has forward hooks, or a tensor that is used elsewhere is changed in place; names the line
+        and the cure.
     """
+    check_hooks(model, "trace")
     model = copy.deepcopy(model).eval()
     root = _Root(model)
     # found beforehand: while tracing, a look at a module's tensors would be recorded
@@ -93,17 +99,53 @@ def capture(
                 return fx.GraphModule(root, graph, type(model).__name__)
             else:  # a tensor made in forward itself; not part of the state dict
                 model.register_buffer(target, getattr(root, target), persistent=False)
+    _check_in_place(graph, model)  # before bare statements, which have no user, are removed
     module = fx.GraphModule(model, graph, type(model).__name__)
     module.graph.eliminate_dead_code()
     module.recompile()
     return module
 
 
+def check_hooks(model: nn.Module, where: str) -> None:
+    """Raise UnsupportedOperationError, naming the module, if one has forward hooks.
+
+    A hook may change what its module takes and returns; neither a trace nor an imported layer sees
+    it.
+    """
+    for path, module in model.named_modules():
+        if module._forward_hooks or module._forward_pre_hooks:
+            raise UnsupportedOperationError(
+                message(
+                    where,
+                    f"the module {path or 'model'} ({type(module).__name__}) has forward hooks",
+                    expected="modules that compute what their forward says",
+                    cure="Remove the hook (handle.remove(); torch.nn.utils.prune.remove or "
+                    "remove_weight_norm for hooks of torch's own), or write what it does into "
+                    "the forward.",
+                )
+            )
+
+
+def _check_in_place(graph: fx.Graph, model: nn.Module) -> None:
+    for node in graph.nodes:
+        for value in inplace.mutated(node, model):
+            if inplace.shares_memory(value, model):
+                raise UnsupportedOperationError(
+                    message(
+                        "trace",
+                        f"a tensor that is used elsewhere is changed in place, at {place_of(node)}",
+                        expected="in-place operations on tensors without another use",
+                        cure="Write x = x + y instead of x += y, x = x.mul(y) instead of "
+                        "x.mul_(y), and inplace=False.",
+                    )
+                )
+
+
 def place_of(node: fx.Node) -> str:
     """Return the source line that made a node, or its name where that is not known."""
     lines = [line.strip() for line in (node.stack_trace or "").strip().splitlines()]
     frames = [i for i, line in enumerate(lines) if line.startswith("File ")]
-    frames = [i for i in frames if not any(part in lines[i] for part in (_TORCH, _HERE))]
+    frames = [i for i in frames if not any(part in lines[i] for part in (_TORCH, *_HERE))]
     if not frames:
         return f"node {node.name}"
     file, line, *_ = lines[frames[-1]].removeprefix("File ").split(", ")
@@ -115,7 +157,7 @@ def _last_place(error: Exception) -> str:
     frames = [
         frame
         for frame in traceback.extract_tb(error.__traceback__)
-        if not frame.filename.startswith((_TORCH, _HERE))
+        if not frame.filename.startswith((_TORCH, *_HERE))
     ]
     if not frames:
         return "its forward"

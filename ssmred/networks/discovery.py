@@ -13,7 +13,7 @@ from torch import nn
 
 from ssmred.errors import CheckpointError, UnsupportedOperationError, message
 from ssmred.networks.adapters import Adapter, adapter_for
-from ssmred.networks.capture import capture
+from ssmred.networks.capture import capture, check_hooks
 from ssmred.networks.reduced import ReducedSSM
 from ssmred.systems import DiagonalSystem
 
@@ -206,7 +206,7 @@ def import_network(model: nn.Module) -> ImportedNetwork:
     Raises
     ------
     UnsupportedOperationError
-        If there is no state-space layer.
+        If there is no state-space layer, or one of them has forward hooks.
     CheckpointError
         If a weight is nan or inf, or a layer does not compute what its weights say: the impulse
         response of every layer is compared with its own kernel, and the drop-in with the layer.
@@ -216,6 +216,8 @@ def import_network(model: nn.Module) -> ImportedNetwork:
     threads = torch.get_num_threads()
     layers = []
     for found in find_layers(network):
+        if not isinstance(found.module, ReducedSSM):  # the drop-in would lose them
+            check_hooks(found.module, f"import_network: layer {found.name}")
         system = found.to_system()
         core = found.path
         if not isinstance(found.module, ReducedSSM):

@@ -73,6 +73,7 @@ def _unsqueeze(t: Translation, value: Any, x: Wire, dim: int) -> Wire:
 
 def reshape(t: Translation, value: torch.Tensor, x: Wire) -> Wire:
     """Group the axes of both shapes; the batch must stay an axis of its own."""
+    t.check_cast(x, value)  # view(dtype) reads the same bits as other numbers
     before = [(n, tag) for n, tag in zip(x.value.shape, x.axes, strict=True) if n != 1]
     axes = ["feature"] * value.ndim
     places = [d for d, n in enumerate(value.shape) if n != 1]

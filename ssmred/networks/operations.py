@@ -18,9 +18,14 @@ from ssmred.networks.translation import Translation, Wire, single, to_array, tra
 
 @translates(ReducedSSM)
 def _ssm(t: Translation, value: Any, module: ReducedSSM, u: Wire) -> Wire:
+    name = t.names(str(t.current.target))
+    if t.strict and any(node.op == "ssm" and node.name == name for node in t.nodes):
+        raise t.refuse(
+            f"the layer {name} is used twice, and a bound weighs every layer once",
+            cure="Give every use its own layer.",
+        )
     if u.axes != ("batch", "feature", "time"):
         raise t.refuse(f"{t.operation()} is fed {u.axes}, not (batch, channel, time)")
-    name = t.names(str(t.current.target))
     return t.emit("ssm", [u], value, u.axes, name=name, system=module.to_system())
 
 
@@ -173,9 +178,16 @@ _pointwise("relu", torch.relu, torch.relu_, functional.relu, "relu", "relu_")
 _pointwise("silu", functional.silu)
 _pointwise("tanh", torch.tanh, functional.tanh, "tanh", "tanh_")
 _pointwise("sigmoid", torch.sigmoid, functional.sigmoid, "sigmoid", "sigmoid_", torch.special.expit)
-_pointwise(
-    "identity", "contiguous", "clone", "detach", "float", "double", "to", "type_as", torch.clone
+_pointwise("identity", "contiguous", "clone", "detach", torch.clone)
+
+
+@translates(
+    *("float", "double", "to", "type_as", "type", "cpu", "cuda"),
+    *("half", "bfloat16", "long", "int", "short", "bool"),
 )
+def _cast(t: Translation, value: Any, x: Wire, *_args: Any, **_kwargs: Any) -> Wire:
+    t.check_cast(x, value)
+    return t.emit("identity", [x], value, x.axes)
 
 
 def _pointwise_module(op: str, *kinds: type) -> None:

@@ -11,7 +11,7 @@ from torch import nn
 from ssmred.certify.graph import NetworkGraph
 from ssmred.certify.inputs import InputSet
 from ssmred.errors import DataError, message
-from ssmred.networks.discovery import find_layers
+from ssmred.networks.discovery import import_network
 from ssmred.networks.storage import weights_sha256
 from ssmred.networks.tracing import floating_dtype, trace
 from ssmred.systems import DiagonalSystem
@@ -36,8 +36,9 @@ class TorchReader:
         return trace(model, horizon=horizon, inputs=inputs)
 
     def systems(self, model: nn.Module) -> dict[str, DiagonalSystem]:
-        """Return the state-space layers by name, in execution order."""
-        return {found.name: found.to_system() for found in find_layers(model)}
+        """Return the state-space layers by name, as they are stored once imported."""
+        network = import_network(model)
+        return {layer.name: network.core(layer.name).to_system() for layer in network.layers}
 
     def weights_sha256(self, model: nn.Module) -> str:
         """Return the SHA-256 of the stored weights; see `ssmred.networks.weights_sha256`."""

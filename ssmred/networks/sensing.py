@@ -121,9 +121,21 @@ def sensitivities(
 
 
 def outputs(model: nn.Module, data: torch.Tensor) -> np.ndarray:
-    """Return the network's outputs, (n, ...), as float64."""
+    """Return the network's outputs, (n, ...), as float64.
+
+    Raises
+    ------
+    DataError
+        If the network returns anything but one tensor.
+    """
     with torch.no_grad():
-        return torch.cat([model(part) for part in batches(data)]).double().cpu().numpy()
+        answers = [model(part) for part in batches(data)]
+    if not all(isinstance(answer, torch.Tensor) for answer in answers):
+        raise DataError(
+            f"reduce: the model must return one tensor, got {type(answers[0]).__name__}. "
+            "Wrap it in a module that returns the tensor whose error matters."
+        )
+    return torch.cat(answers).double().cpu().numpy()
 
 
 def batches(data: torch.Tensor) -> tuple[torch.Tensor, ...]:

@@ -13,7 +13,8 @@ from ssmred.certify.inputs import InputSet
 from ssmred.certify.rules_table import has_rule
 from ssmred.errors import ShapeError, SsmredError, UnsupportedOperationError, message
 from ssmred.networks import arithmetic, layouts, operations  # noqa: F401  (fill the handlers)
-from ssmred.networks.capture import capture
+from ssmred.networks.agreement import check_agreement
+from ssmred.networks.capture import capture, check_hooks
 from ssmred.networks.discovery import import_network, is_imported, layer_name
 from ssmred.networks.reduced import ReducedSSM
 from ssmred.networks.translation import BATCH, LengthNeeded, Translation, Wire
@@ -56,19 +57,24 @@ def trace(
     Raises
     ------
     UnsupportedOperationError
-        If an operation has no rule or the network cannot be traced; names the line and the cure.
+        If an operation has no rule or the network cannot be traced, a module has forward hooks, a
+        tensor that is used elsewhere is changed in place, a layer is used twice, or the graph does
+        not compute what the network computes; names the place and the cure.
 
     Notes
     -----
     The network is followed in eval mode, once, on a short random input; nothing is learned from
-    the values but the shapes.
+    the values but the shapes. Then the graph is evaluated on another input and compared with the
+    network's own answer; not if an operation is a user's own, which only its rule describes.
     """
     if inputs is not None and example_shape is None and np.size(inputs.low) > 1:
         example_shape = (EXAMPLE_LENGTH, int(np.size(inputs.low)))
     translation, output = follow(
         model, horizon=horizon, example_shape=example_shape, tokens=tokens, strict=True
     )
-    return NetworkGraph(tuple(translation.nodes), output.name)
+    graph = NetworkGraph(tuple(translation.nodes), output.name)
+    check_agreement(graph, model, translation, output)
+    return graph
 
 
 def follow(
@@ -84,6 +90,7 @@ def follow(
     Parameters and errors are those of `trace`; with ``strict=False`` pointwise operations without
     a rule pass.
     """
+    check_hooks(model, "trace")  # importing a layer would lose them
     if not is_imported(model):
         model = import_network(model).model
     module = capture(model, is_leaf=lambda leaf: has_rule(type(leaf)))

@@ -19,6 +19,7 @@ from torch import fx, nn
 from ssmred.certify.graph import Node, operation_name
 from ssmred.errors import SsmredError, UnsupportedOperationError, message
 from ssmred.networks.capture import place_of
+from ssmred.networks.inplace import mutated
 
 __all__ = [
     "HANDLERS",
@@ -153,6 +154,7 @@ class Translation:
     pooling: dict[fx.Node, Pooling] = field(default_factory=dict)
     current: fx.Node | None = None
     measured: frozenset[str] = frozenset()
+    place: int | None = None  # of the answer, where the network returns several things
 
     @property
     def length(self) -> int | None:
@@ -228,6 +230,19 @@ class Translation:
             raise self.refuse(f"{self.operation()} works along time")
         return self.sample_axis(x, dim)
 
+    def check_cast(self, x: Wire, value: Any) -> None:
+        """Refuse a cast that may change numbers by more than rounding."""
+        exact = isinstance(value, torch.Tensor) and value.dtype in (
+            x.value.dtype,
+            torch.float32,
+            torch.float64,
+        )
+        if self.strict and not exact:
+            raise self.refuse(
+                f"{self.operation()} casts {x.value.dtype} to {getattr(value, 'dtype', value)}",
+                cure="Only casts to float32 and float64 are known to change nothing but rounding.",
+            )
+
     def check_measures(self) -> None:
         """Refuse a number that depends on the batch; ask for the full length if it does on time."""
         if "batch" in self.measured:
@@ -265,6 +280,12 @@ class Translation:
                 f"the network returns {len(signals)} tensors",
                 cure="Wrap it in a module that returns the one tensor whose error matters.",
             )
+        if isinstance(answer, (tuple, list)):
+            self.place = next(
+                i
+                for i, item in enumerate(answer)
+                if isinstance(item, fx.Node) and self.wires[item] is signals[0]
+            )
         return signals[0]
 
     def _translate(self, node: fx.Node) -> Wire:
@@ -272,15 +293,22 @@ class Translation:
             sizes = zip(self.example.shape[1:], self.axes[1:], strict=True)
             shape = tuple(1 if tag == "time" else int(n) for n, tag in sizes)
             tokens = {} if self.example.is_floating_point() else {"tokens": True}
-            return self.emit("input", (), self.example, self.axes, shape=shape, **tokens)
+            value = self.example.clone()  # the network may overwrite it
+            return self.emit("input", (), value, self.axes, shape=shape, **tokens)
         if node.op == "get_attr":
             value: Any = self.module
             for part in str(node.target).split("."):
                 value = getattr(value, part)
             return Wire(value.detach() if isinstance(value, torch.Tensor) else value)
         used = [self.wires[n] for n in node.all_input_nodes]
-        args = fx.map_arg(node.args, lambda n: self.wires[n].value)
-        kwargs = fx.map_arg(node.kwargs, lambda n: self.wires[n].value)
+        changed = mutated(node, self.module)
+
+        def value_of(n: fx.Node) -> Any:
+            known = self.wires[n].value
+            return known.clone() if n in changed and torch.is_tensor(known) else known
+
+        args = fx.map_arg(node.args, value_of)
+        kwargs = fx.map_arg(node.kwargs, value_of)
         measuring = self._measure(node, used)
         flat = [w.measures for w in used if isinstance(w.measures, frozenset)]
         flat += [m for w in used if isinstance(w.measures, tuple) for m in w.measures]

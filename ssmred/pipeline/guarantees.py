@@ -25,6 +25,7 @@ from ssmred.certify import (
     order_statistic_bound,
     output_errors,
     output_scale,
+    relative_bound,
 )
 from ssmred.errors import DataError
 from ssmred.networks import ImportedNetwork, trace, weights_sha256
@@ -66,12 +67,13 @@ def certify_worst_case(
     """
     graph = trace(network.model, horizon=request.horizon, inputs=request.inputs)
     inputs = request.inputs or default_inputs(graph)
+    check_inputs(graph, inputs)
     scale, source, sampling = _scale_of_set(network, graph, inputs, request)
 
     def bound_of(cut: Cut) -> float:
-        reduced = graph.with_systems(_reduced_systems(network, cut))
+        reduced = graph.with_systems(cut.systems)
         chain = network_bound(graph, reduced, inputs, request.horizon, weights=False)
-        return chain.bound / scale
+        return relative_bound(chain.bound, scale)
 
     def weigh(paths: Sequence[SubsetPath]) -> list[np.ndarray]:
         layers = network_bound(graph, graph, inputs, request.horizon).layers
@@ -86,7 +88,7 @@ def certify_worst_case(
     cut, trials = _cut(network, request, bars, removal, bound_of)
     chain = network_bound(
         graph,
-        graph.with_systems(_reduced_systems(network, cut)),
+        graph.with_systems(cut.systems),
         inputs,
         request.horizon,
     )
@@ -95,7 +97,7 @@ def certify_worst_case(
         cut,
         request,
         removal,
-        bound=chain.bound / scale,
+        bound=relative_bound(chain.bound, scale),
         scale=scale,
         scale_source=source,
         scale_sampling=sampling,
@@ -272,16 +274,9 @@ def _cut(
     return (admissible[-1].cut if admissible else Cut(network, ())), trials
 
 
-def _reduced_systems(network: ImportedNetwork, cut: Cut) -> dict[str, Any]:
-    return {
-        layer.name: reduction.system
-        for layer, reduction in zip(network.layers, cut.reductions, strict=False)
-    }
-
-
 def _layer_records(network: ImportedNetwork, cut: Cut, request: Request) -> tuple[LayerRecord, ...]:
-    full = network.systems
-    return layer_records(layer_bounds(full, full | _reduced_systems(network, cut), request.horizon))
+    full = Cut(network, ()).systems
+    return layer_records(layer_bounds(full, cut.systems, request.horizon))
 
 
 def _certificate(
@@ -304,6 +299,16 @@ def default_inputs(graph: NetworkGraph) -> InputSet:
     """Return every token sequence behind an Embedding, else ``|u| <= 1`` at every step."""
     tokens = graph.input.param("tokens", False)
     return InputSet.tokens() if tokens else InputSet.box(-1.0, 1.0)
+
+
+def check_inputs(graph: NetworkGraph, inputs: InputSet) -> None:
+    """Refuse token sequences for a network that takes numbers, and the reverse."""
+    tokens = bool(graph.input.param("tokens", False))
+    if tokens != (inputs.kind == "tokens"):
+        raise DataError(
+            f"reduce: the network takes {'tokens' if tokens else 'numbers'}, but the declared set "
+            f"is {inputs.describe()}. Use InputSet.{'tokens()' if tokens else 'box(low, high)'}."
+        )
 
 
 def _scale_of_set(

@@ -15,6 +15,7 @@ from ssmred.gramians import InputMoments, OutputMetric, OutputSensitivity
 from ssmred.networks import ImportedLayer, ImportedNetwork
 from ssmred.networks.sensing import inputs_of, sensitivities
 from ssmred.reductors import Reduction, SubsetPath, SubsetReductor, allocate
+from ssmred.systems import DiagonalSystem
 
 Weigher = Callable[[Sequence[SubsetPath]], Sequence[np.ndarray]]
 """Maps removal paths to the weight of every channel's squared error, one (H,) array per layer."""
@@ -43,6 +44,12 @@ class Cut:
         """The network with reduced layers, in eval mode."""
         layers = zip(self.network.layers, self.reductions, strict=False)
         return self.network.with_systems({at.name: (r.system, r.orders) for at, r in layers}).eval()
+
+    @property
+    def systems(self) -> dict[str, DiagonalSystem]:
+        """The systems that the reduced network stores, by layer."""
+        network = self.network
+        return {at.name: network.core(at.name, self.model).to_system() for at in network.layers}
 
     @property
     def states(self) -> int:

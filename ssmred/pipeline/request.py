@@ -12,7 +12,14 @@ import torch
 from torch import nn
 
 from ssmred.certify import InputSet, required_samples, split_indices
-from ssmred.errors import CheckpointError, DataError, OrderError, ToleranceError
+from ssmred.errors import (
+    CheckpointError,
+    DataError,
+    OrderError,
+    RequestError,
+    ToleranceError,
+    UnsupportedOperationError,
+)
 from ssmred.networks import ImportedNetwork
 from ssmred.networks.sensing import lengths_seen
 
@@ -155,16 +162,23 @@ def _with_horizon(request: Request, length: int, who: str) -> Request:
 def check_model(model: nn.Module) -> None:
     """Refuse what is not a network in eval mode with finite weights."""
     if not isinstance(model, nn.Module):
-        raise TypeError(f"reduce: model must be a torch.nn.Module, got {type(model).__name__}.")
+        raise UnsupportedOperationError(
+            f"reduce: model must be a torch.nn.Module, got {type(model).__name__}."
+        )
     for name, module in model.named_modules():
         random = "Dropout" in type(module).__name__ and getattr(module, "p", 0.0) > 0.0
         batch = isinstance(module, nn.modules.batchnorm._BatchNorm)
         if module.training and (random or batch):
-            raise ValueError(
+            raise RequestError(
                 f"reduce: {name or 'the model'} ({type(module).__name__}) is in training mode, so "
                 "the network's output is not a function of its input. Call model.eval() first."
             )
     for name, tensor in model.state_dict().items():
+        if tensor.dtype in (torch.float16, torch.bfloat16):
+            raise CheckpointError(
+                f"reduce: the weights {name} are {tensor.dtype}; expected float32 or float64. "
+                "Call model.float() first."
+            )
         if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
             raise CheckpointError(
                 f"reduce: the weights {name} hold nan or inf; expected finite numbers. "
@@ -272,7 +286,7 @@ def _choice(name: str, value: str | None, known: tuple[str, ...], default: str) 
     if value is None:
         return default
     if value not in known:
-        raise ValueError(f"reduce: {name} must be one of {', '.join(known)}, got {value!r}.")
+        raise RequestError(f"reduce: {name} must be one of {', '.join(known)}, got {value!r}.")
     return value
 
 
@@ -285,8 +299,13 @@ def _collect(data: Any) -> torch.Tensor:
         return torch.from_numpy(np.ascontiguousarray(data))
     if isinstance(data, Iterable) and not isinstance(data, (str, bytes, dict)):
         batches = [_collect(b[0] if isinstance(b, (tuple, list)) else b) for b in data]
-        if not batches:
-            raise DataError("reduce: data is empty; expected at least one batch.")
+        kinds = {(tuple(b.shape[1:]), b.dtype) for b in batches}
+        if len(kinds) != 1:
+            raise DataError(
+                "reduce: data is empty or its batches differ in shape or type: "
+                f"{sorted(kinds, key=str) or 'none'}. Pass sequences of one length, and inputs "
+                "only, without labels."
+            )
         return torch.cat(batches)
     raise DataError(
         f"reduce: data must be a tensor, an array or a DataLoader, got {type(data).__name__}."
@@ -308,4 +327,6 @@ def _input_set(inputs: InputSet | str | None, data: torch.Tensor | None) -> Inpu
         if data is None:
             raise DataError('reduce: inputs="data" needs data, got data=None. Pass data=.')
         return InputSet.box_of(data.numpy(), slack=0.0)
-    raise TypeError(f'reduce: inputs must be an ssmred.InputSet or "data", got {inputs!r}.')
+    raise UnsupportedOperationError(
+        f'reduce: inputs must be an ssmred.InputSet or "data", got {inputs!r}.'
+    )

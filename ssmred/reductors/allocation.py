@@ -13,7 +13,7 @@ import numpy.typing as npt
 from ssmred.checks import check_finite, check_integer, check_positive
 from ssmred.errors import DataError, OrderError, ShapeError, message
 from ssmred.kernels.elimination import fill_hull_slopes
-from ssmred.reductors.subset import SubsetPath
+from ssmred.reductors.path import SubsetPath
 
 __all__ = ["allocate", "removal_curve"]
 

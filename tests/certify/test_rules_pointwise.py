@@ -174,6 +174,21 @@ def test_ranges_and_slopes_hold_against_ball_arithmetic(op, params):
                             assert not gap > arb(y.error_sup[0])
 
 
+@pytest.mark.parametrize("place", [-690.0, -745.2, -800.0, -1e5, 800.0])
+def test_sigmoids_that_underflow_keep_an_allowance(place):
+    """exp(-800) is no float64, but it is not 0: range and slope hold in exact arithmetic."""
+    lo, hi = np.array([place - 1.0]), np.array([place])
+    low, high = rules.sigmoid_range(lo, hi)
+    slope = rules.sigmoid_slope(lo, hi)
+    for point in (place - 1.0, place):
+        value, other = logistic(arb(point)), logistic(arb(-point))
+        assert arb(low[0]) <= value
+        assert arb(high[0]) >= value or high[0] == 1.0
+        assert arb(slope[0]) >= value * other
+    assert slope[0] > 0.0
+    assert high[0] > 0.0
+
+
 def test_local_slopes_are_sharp():
     def slope(op, lo, hi):
         x = Value(np.array([lo]), np.array([hi]), ("feature",), error_sup=np.array([1e-9]))

@@ -100,6 +100,25 @@ def test_infinite_ranges_stay_sound():
     assert y.lo[0] == y.hi[0] == y.error_sup[0] == 0.0
 
 
+def test_closed_gates_do_not_make_an_unknown_error_vanish():
+    # sigmoid(-800) is not 0: a times it is unknown where a is
+    x = Value(np.array([-1.0, -900.0]), np.array([1.0, -800.0]), ("feature",),
+              error_sup=np.array([np.inf, 0.0]))  # fmt: skip
+    y = apply_rule(Node("y", "glu", ("x",), {}, ("feature",)), x)
+    assert y.hi[0] > 0.0 > y.lo[0]
+    assert y.error_sup[0] == np.inf
+    x = Value(x.lo, x.hi, ("feature",), error_sup=np.array([1e-9, 1e-9]))
+    y = apply_rule(Node("y", "glu", ("x",), {}, ("feature",)), x)
+    assert 0.0 < y.error_sup[0] < 1e-300
+
+
+def test_products_of_tiny_ranges_keep_their_ends():
+    x = Value(np.array([1e-200]), np.array([2e-200]), ("feature",), error_sup=np.array([1e-200]))
+    y = apply_rule(Node("y", "multiply", ("a", "b"), {}, ("feature",)), x, x)
+    assert y.hi[0] > 0.0
+    assert y.error_sup[0] > 0.0
+
+
 def test_odd_or_temporal_halves_are_refused():
     x = Value(np.zeros((3, 1)), np.ones((3, 1)), FT, 4.0)
     for axis in (0, 1):

@@ -2,6 +2,7 @@
 
 import math
 
+import mpmath
 import numpy as np
 import pytest
 from certify_reference import (
@@ -90,6 +91,33 @@ def test_differences_far_below_rounding_of_the_responses_are_real():
     assert gap.l1 == pytest.approx(l1.astype(float), rel=1e-12)
     size, error = h2_sizes(original, reduced, T)
     assert 1e-15 < error / size < 1e-12
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_layer_norms_are_lower_bounds_where_coefficients_cancel(seed):
+    """Two modes that nearly share a pole, with huge opposite coefficients: the norm is tiny."""
+    rng = np.random.default_rng(seed)
+    T, H = 12, 2
+    big = 2.0 ** rng.integers(60, 100)
+    poles = np.array([[0.5, 0.5 + 2.0**-50]] * H)
+    C = np.array([[big, -big]] * H)
+    original = layer(poles, np.ones((H, 2)), C, np.zeros(H))
+    reduced = layer(poles, np.ones((H, 2)), 0 * C, np.zeros(H))
+    size, error = h2_sizes(original, reduced, T)
+    with mpmath.workdps(80):
+        h = [big * (mpmath.mpf(0.5) ** k - mpmath.mpf(0.5 + 2.0**-50) ** k) for k in range(T)]
+        exact = mpmath.sqrt(H * sum(x * x for x in h))
+        assert 0.0 <= size <= exact <= error
+    # coefficients that cancel to the last bit leave a layer of norm 0
+    nothing = layer(np.array([[0.5, 0.5]]), np.ones((1, 2)), np.array([[big, -big]]), np.zeros(1))
+    none = layer(np.array([[0.5]]), np.ones((1, 1)), np.zeros((1, 1)), np.zeros(1))
+    size, error = h2_sizes(nothing, none, T)
+    assert size == 0.0 <= error
+    # without cancellation the lower bound is a tight one
+    plain, _ = random_layer(rng, 3, 4)
+    zero = plain.replace(C=0 * plain.C, D=0 * plain.D)
+    size, error = h2_sizes(plain, zero, T)
+    assert size <= error <= size * (1 + 1e-12)
 
 
 @pytest.mark.parametrize("seed", range(4))

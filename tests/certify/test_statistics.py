@@ -13,6 +13,7 @@ from ssmred.certify import (
     required_samples,
     split_indices,
 )
+from ssmred.certify.statistics import binomial_p_value
 from ssmred.errors import DataError
 
 SIMULATED = 4000
@@ -38,6 +39,38 @@ def test_clopper_pearson_against_beta_and_binomial(n, confidence):
         assert p == pytest.approx(beta.ppf(confidence, k + 1, n - k), rel=1e-9)
         assert exact_cdf(k, n, p) <= 1 - mpmath.mpf(confidence)
         assert exact_cdf(k, n, p * (1 - 1e-9)) > 1 - mpmath.mpf(confidence)
+
+
+@pytest.mark.theorem("statistical-certificate")
+@pytest.mark.parametrize("n", [1, 59, 1000, 30_000, 300_000])
+@pytest.mark.parametrize("coverage", [0.1, 0.3, 0.9, 0.95, 0.999])
+def test_p_values_are_upper_bounds(n, coverage):
+    """Against exact sums of binomial terms, at the coverage as it is stored: no slack."""
+    mean, spread = n * (1 - coverage), np.sqrt(n * coverage * (1 - coverage))
+    for k in {int(mean - step * spread) for step in (0, 1, 1.6, 3)} | {0, n - 1}:
+        if not 0 <= k < n:
+            continue
+        got = binomial_p_value(k, n, coverage)
+        with mpmath.workdps(40):
+            a = 1 - mpmath.mpf(coverage)
+            term = mpmath.binomial(n, k) * a**k * (1 - a) ** (n - k)
+            exact, j = term, k
+            while j > 0 and term > exact * mpmath.mpf(10) ** -35:
+                term *= j * (1 - a) / ((n - j + 1) * a)
+                exact, j = exact + term, j - 1
+            assert exact - term * mpmath.mpf(10) ** -30 <= got or exact >= 1 == got
+            assert got <= exact * (1 + mpmath.mpf("2e-10")) + mpmath.mpf("2e-300")
+    assert binomial_p_value(n, n, coverage) == 1.0
+
+
+@pytest.mark.theorem("statistical-certificate")
+@pytest.mark.parametrize("n", [59, 1000, 100_000])
+def test_the_three_statements_accept_the_same(n):
+    for k in range(0, 8):
+        accepted = binomial_p_value(k, n, 0.95) <= 1 - 0.95
+        assert accepted == (exceedance_upper_bound(k, n, 0.95) <= 1 - 0.95)
+        errors = np.r_[np.zeros(n - k), np.ones(k)]
+        assert accepted == (order_statistic_bound(errors, 0.95, 0.95) == 0.0)
 
 
 @pytest.mark.theorem("statistical-certificate")

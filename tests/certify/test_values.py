@@ -77,6 +77,30 @@ def test_norm_is_an_upper_bound_and_survives_extremes():
     assert norm(np.array([[1.0, math.inf], [3.0, 4.0]]), axis=1)[0] == math.inf
 
 
+def test_norm_scales_every_slice_by_itself():
+    x = np.array([[3e-200, 4e-200], [3e200, 4e200], [0.0, 0.0], [5e-324, 5e-324], [3e-310, 4e-310]])
+    exact = [np.sqrt((row.astype(np.longdouble) ** 2).sum()) for row in x]
+    for got in (norm(x, axis=1), norm(x.T, axis=0), norm(x[:, None], axis=(1, 2))):
+        assert (got >= np.array(exact)).all()
+        assert got[2] == 0.0
+        assert got[:2] == pytest.approx([5e-200, 5e200], rel=1e-14)
+    assert np.isnan(norm([1.0, math.nan]))
+
+
+def test_products_and_sums_of_what_is_not_zero_are_not_zero():
+    assert times(1e-200, 1e-200) > 0.0
+    assert times(1e-300, math.inf) == math.inf
+    weights = np.array([[1e-200, 0.0], [0.0, 1.0]])
+    got = weighted_sum(weights, np.array([[1e-200, 0.0], [0.0, 0.0], [math.inf, 1e-320]]))
+    assert got[0, 0] > 0.0
+    assert got[0, 1] == 0.0
+    assert got[1].tolist() == [0.0, 0.0]
+    assert got[2, 0] == math.inf
+    assert got[2, 1] >= 1e-320
+    lo, hi = outward(np.array([1e-320]), np.array([1e-320]))
+    assert lo[0] < 1e-320 < hi[0]
+
+
 def test_up_and_outward_round_away():
     assert up(1.0) > 1.0
     assert up(0.0) == 0.0

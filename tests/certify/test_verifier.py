@@ -18,11 +18,13 @@ from ssmred.certify import (
     output_errors,
     output_scale,
     register_model_reader,
+    relative_bound,
     split_indices,
     verifier,
     verify,
 )
-from ssmred.errors import CertificateError, MissingDependencyError
+from ssmred.certify.statistics import binomial_p_value
+from ssmred.errors import CertificateError, MissingDependencyError, ShapeError
 
 T = 8
 SAMPLING = {"seed": 3, "count": 16, "features": 2}
@@ -74,14 +76,20 @@ def common(original, reduced):
             "ssmred_version": "0.1.0", **hashes(original, reduced)}  # fmt: skip
 
 
-def worst_case(original, reduced):
+def worst_case(original, reduced, *, horizon=T, length=None, data=None):
     inputs = InputSet.box(-1, 1)
-    chain = network_bound(original, reduced, inputs, T)
-    samples = inputs.sample(np.random.default_rng(SAMPLING["seed"]), 16, T, 2)
+    chain = network_bound(original, reduced, inputs, horizon)
+    plan = SAMPLING | ({"length": length} if length else {})
+    if data is not None:
+        plan, samples = {"data_sha256": data_sha256(data)}, data
+    else:
+        samples = inputs.sample(np.random.default_rng(SAMPLING["seed"]), 16, length or horizon, 2)
     scale = output_scale(Reader().outputs(original, samples))
     return Certificate(
-        guarantee="worst-case", bound=chain.bound / scale, scale=scale, scale_sampling=SAMPLING,
-        layers=layer_records(chain), inputs=inputs.to_json(), **common(original, reduced),
+        guarantee="worst-case", bound=relative_bound(chain.bound, scale), scale=scale,
+        scale_sampling=plan,
+        layers=layer_records(chain), inputs=inputs.to_json(),
+        **(common(original, reduced) | {"horizon": horizon}),
     )  # fmt: skip
 
 
@@ -155,6 +163,67 @@ TAMPERED = [
 ]
 
 
+def moved(certificate, **changes):
+    """Return a certificate whose bound looks 1024 times smaller: the scale carries the rest."""
+    return dataclasses.replace(
+        certificate, bound=certificate.bound / 1024, scale=certificate.scale * 1024, **changes
+    )
+
+
+PLANS = [
+    None, {}, {"seed": 3}, SAMPLING | {"count": 0}, SAMPLING | {"count": 16.0},
+    SAMPLING | {"seed": -1}, SAMPLING | {"seed": True}, SAMPLING | {"features": 3},
+    SAMPLING | {"features": "2"}, SAMPLING | {"length": T + 1}, SAMPLING | {"length": None},
+    SAMPLING | {"count": 2**40}, SAMPLING | {"more": 1}, {"data_sha256": 5},
+    {"data_sha256": "0" * 63}, {"data_sha256": "0" * 64, "count": 3},
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("plan", PLANS)
+def test_worst_case_scales_have_to_be_repeatable(models, plan):
+    with pytest.raises(CertificateError, match="scale sampling"):
+        verify(moved(worst_case(*models), scale_sampling=plan), *models)
+
+
+def test_scales_moved_out_of_the_bound_are_refused(models):
+    certificate = worst_case(*models)
+    with pytest.raises(CertificateError, match="output scale"):
+        verify(moved(certificate), *models)
+    longer = dataclasses.replace(certificate, scale_sampling=SAMPLING | {"length": T})
+    assert verify(longer, *models).passed
+    with pytest.raises(CertificateError, match="output scale"):
+        verify(moved(longer), *models)
+
+
+def test_scales_over_an_infinite_horizon_are_repeated_at_the_recorded_length(models):
+    certificate = worst_case(*models, horizon=None, length=12)
+    report = verify(certificate, *models)
+    assert "output scale" in {check.name for check in report.checks}
+    assert report.not_recomputed == ()
+    with pytest.raises(CertificateError, match="output scale"):
+        verify(moved(certificate), *models)
+    for plan in (None, SAMPLING, SAMPLING | {"length": 0}):
+        with pytest.raises(CertificateError, match="scale sampling"):
+            verify(moved(certificate, scale_sampling=plan), *models)
+
+
+def test_scales_from_data_are_repeated_on_these_data(models):
+    data = np.random.default_rng(4).uniform(-1, 1, (20, T, 2))
+    certificate = worst_case(*models, data=data)
+    report = verify(certificate, *models, data=data)
+    assert "output scale" in {check.name for check in report.checks}
+    assert report.not_recomputed == ()
+    with pytest.raises(CertificateError, match="output scale"):
+        verify(moved(certificate), *models, data=data)
+    with pytest.raises(CertificateError, match="scale data"):
+        verify(certificate, *models, data=data[::-1])
+    report = verify(certificate, *models)
+    assert "output scale" not in {check.name for check in report.checks}
+    (text,) = report.not_recomputed
+    assert "output scale" in text
+    assert f"{certificate.bound * certificate.scale:.6g}" in text
+
+
 @pytest.mark.parametrize(("name", "tamper"), TAMPERED)
 def test_any_difference_is_refused_by_name(models, name, tamper):
     with pytest.raises(CertificateError, match=name):
@@ -209,6 +278,100 @@ def test_statistical_certificates(models):
     # a smaller bound has violations that the certificate does not admit
     with pytest.raises(CertificateError, match="violations"):
         verify(dataclasses.replace(certificate, bound=1e-12), *models, data=data)
+
+
+def walked(original, reduced, data, tol=0.5):
+    """Return a certificate of a walk over two cuts: nothing removed, then ``reduced``."""
+    certificate = statistical(original, reduced, data, tol)
+    facts = dict(certificate.statistics)
+    p = [binomial_p_value(k, facts["n"], 0.9) for k in (0, facts["violations"])]
+    kept, full = certificate.states
+    facts["sequence"] = [
+        {"states": full + 2, "violations": 0, "p_value": p[0], "accepted": True},
+        {"states": kept, "violations": facts["violations"], "p_value": p[1], "accepted": True},
+    ]
+    return dataclasses.replace(certificate, tol=tol, statistics=facts | {"stopped_at": None})
+
+
+@pytest.mark.theorem("statistical-certificate")
+def test_the_record_of_the_walk_follows_from_its_violations(models):
+    data = np.random.default_rng(1).uniform(-1, 1, (80, T, 2))
+    certificate = walked(*models, data)
+    for given in (None, data):
+        report = verify(certificate, *models, data=given)
+        assert {"cut 0: p-value", "cut 1: accepted", "walk: kept cut"} <= {
+            check.name for check in report.checks
+        }
+    facts = dict(certificate.statistics)
+
+    def step(at, **changes):
+        steps = [dict(entry) for entry in facts["sequence"]]
+        steps[at] |= changes
+        return {"sequence": steps}
+
+    failed = {"violations": 40, "p_value": 1.0, "accepted": False}
+    for changes, name in (
+        (step(0, p_value=0.001), "cut 0: p-value"), (step(0, accepted=False), "cut 0: accepted"),
+        (step(0, violations=30), "cut 0: p-value"), (step(0, violations=3.0), "statistics"),
+        (step(0, accepted=1), "cut 0: accepted"), ({"sequence": [1]}, "statistics"),
+        (step(0, **failed), "walk"), ({"sequence": []}, "walk"),
+        (step(1, **failed), "stopped at"), ({"stopped_at": 1}, "stopped at"),
+        (step(1, **failed) | {"stopped_at": 1}, "kept cut"), (step(1, states=2), "kept cut"),
+        ({"confidence": 1.5}, "statistics"), ({"n": 40.5}, "statistics"),
+    ):  # fmt: skip
+        with pytest.raises(CertificateError, match=name):
+            verify(dataclasses.replace(certificate, statistics=facts | changes), *models)
+    # without data the absolute bound is what is left, but an accepted cut's bound is the tolerance
+    with pytest.raises(CertificateError, match="as was tested"):
+        verify(moved(certificate), *models)
+    report = verify(dataclasses.replace(certificate, tol=None), *models)
+    assert report.passed
+
+
+def test_a_first_cut_that_failed_has_a_bound_above_its_tolerance(models):
+    data = np.random.default_rng(1).uniform(-1, 1, (80, T, 2))
+    certificate = walked(*models, data)
+    n = certificate.statistics["n"]
+    kept = certificate.states[0]
+    failed = {"states": kept, "violations": n, "p_value": 1.0, "accepted": False}
+    facts = certificate.statistics | {"sequence": [failed], "stopped_at": 0}
+    for tol, fits in ((1e-9, True), (certificate.bound, False)):
+        other = dataclasses.replace(certificate, tol=tol, statistics=facts)
+        if fits:
+            assert verify(other, *models, data=data).passed
+        else:
+            with pytest.raises(CertificateError, match="above"):
+                verify(other, *models, data=data)
+
+
+def test_statistical_plans_name_the_deciding_data(models):
+    data = np.random.default_rng(1).uniform(-1, 1, (80, T, 2))
+    decide, held_out = split_indices(len(data), 5)
+    certificate = statistical(*models, data)
+    plan = {"data_sha256": data_sha256(data[decide])}
+    good = dataclasses.replace(certificate, scale_sampling=plan)
+    assert verify(good, *models, data=data).passed
+    assert any(
+        "output scale" in t for t in verify(good, *models, data=data[held_out]).not_recomputed
+    )
+    for plan, name in (({"data_sha256": "0" * 64}, "scale data"), (SAMPLING, "scale sampling")):
+        with pytest.raises(CertificateError, match=name):
+            verify(dataclasses.replace(certificate, scale_sampling=plan), *models, data=data)
+
+
+def test_scalar_outputs_are_vectors_of_one_feature():
+    y, z = np.array([3.0, -4.0, 5.0]), np.array([3.0, -2.0, 5.5])
+    assert output_errors(y, z).tolist() == output_errors(y[:, None], z[:, None]).tolist()
+    assert output_errors(y, z).tolist() == [0.0, 2.0, 0.5]
+    assert output_scale(y) == output_scale(y[:, None]) == np.sqrt(50.0 / 3.0)
+    assert np.isnan(output_errors(np.array([np.nan]), np.array([0.0]))).all()
+    with pytest.raises(ShapeError, match="different shapes"):
+        output_errors(y, z[:2])
+    for nothing in (np.float64(1.0), np.zeros(0), np.zeros((0, 3))):
+        with pytest.raises(ShapeError, match="no outputs"):
+            output_scale(nothing)
+        with pytest.raises(ShapeError, match="no outputs"):
+            output_errors(nothing, nothing)
 
 
 def test_errors_are_the_largest_over_time():

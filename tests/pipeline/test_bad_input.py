@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from small_networks import HORIZON, WithoutRule, classifier, sequences
+from small_networks import HORIZON, TokenNetwork, WithoutRule, classifier, sequences
 from torch import nn
 
 import ssmred
@@ -62,6 +62,8 @@ def test_weights_that_are_not_finite(value: float) -> None:
         (np.array([["a"]], dtype=object), "objects"),
         ("file.npy", "tensor, an array or a DataLoader"),
         ([], "empty"),
+        ([sequences(100), sequences(100)[:, :7]], "differ in shape"),
+        ((sequences(200), torch.zeros(200)), "without labels"),
     ],
 )
 def test_data_that_does_not_fit(data: object, message: str) -> None:
@@ -98,6 +100,22 @@ def test_both_tol_and_states() -> None:
 def test_dropout_in_training_mode() -> None:
     with pytest.raises(ValueError, match=r"model\.eval\(\)"):
         ssmred.reduce(classifier(dropout=0.1).train(), horizon=HORIZON, progress=False)
+
+
+def test_half_precision_is_refused() -> None:
+    with pytest.raises(CheckpointError, match="float32 or float64"):
+        ssmred.reduce(classifier().half(), horizon=HORIZON, progress=False)
+
+
+def test_input_set_of_the_wrong_kind() -> None:
+    with pytest.raises(DataError, match=r"InputSet\.box"):
+        ssmred.reduce(
+            classifier(), horizon=HORIZON, inputs=ssmred.InputSet.tokens(), progress=False
+        )
+    with pytest.raises(DataError, match=r"InputSet\.tokens"):
+        ssmred.reduce(
+            TokenNetwork().eval(), horizon=9, inputs=ssmred.InputSet.box(-1, 1), progress=False
+        )
 
 
 def test_operation_without_a_rule_is_named_with_the_cure() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -196,6 +197,31 @@ def test_loader_and_array_give_what_the_tensor_gives() -> None:
         for kind in (data, data.numpy(), loader)
     }
     assert len(hashes) == 1
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {"tol": 1e-9, "horizon": HORIZON},
+        {"tol": 1e-3, "horizon": HORIZON, "guarantee": "layer"},
+        {"states": 1.0, "horizon": HORIZON},
+        {"states": 0.9, "horizon": HORIZON},
+        {"states": 0.5},
+        {"states": 0.5, "guarantee": "layer"},
+        {"tol": 1e-9, "data": sequences(200)},
+        {"states": 0.7, "data": sequences(200), "guarantee": "worst-case"},
+    ],
+)
+@pytest.mark.parametrize("gated", [False, True])
+def test_every_fresh_certificate_verifies_before_and_after_the_folder(
+    arguments: dict, gated: bool, tmp_path: Path
+) -> None:
+    model = classifier(gated=gated, dropout=0.1)
+    result = ssmred.reduce(model, progress=False, **arguments)
+    assert ssmred.verify(result.certificate, model, result.model).passed
+    again = ssmred.load(result.save(tmp_path / "reduced"))
+    assert ssmred.verify(again.certificate, again.original, again.model).passed
+    assert ssmred.verify(again.certificate, model, again.model).passed
 
 
 def test_weights_changed_after_certification_are_refused() -> None:
