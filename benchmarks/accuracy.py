@@ -55,9 +55,7 @@ def measure() -> dict[str, dict[float, float]]:
         calibrated = ssmred.reduce(
             model, states=share, data=data.calibration.inputs, progress=False
         )
-        free = ssmred.reduce(
-            model, states=share, horizon=HORIZON, guarantee="layer", progress=False
-        )
+        free = ssmred.reduce(model, states=share, horizon=HORIZON, progress=False)
         rows["calibrated (ssmred, data)"][share] = accuracy(calibrated.model, data.test)
         rows["h2, horizon 196 (ssmred, data-free)"][share] = accuracy(free.model, data.test)
         for score in SCORES:

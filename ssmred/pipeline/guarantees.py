@@ -32,7 +32,14 @@ from ssmred.networks import ImportedNetwork, trace, weights_sha256
 from ssmred.networks.sensing import outputs
 from ssmred.networks.tracing import floating_dtype
 from ssmred.pipeline.progress import Progress
-from ssmred.pipeline.removal import CalibratedRemoval, Cut, DataFreeRemoval, Removal, Weigher
+from ssmred.pipeline.removal import (
+    CalibratedRemoval,
+    Cut,
+    DataFreeRemoval,
+    Removal,
+    Weigher,
+    relative_to_layer,
+)
 from ssmred.pipeline.request import HELD_OUT, Request
 from ssmred.pipeline.search import Trial, boldest
 from ssmred.reductors import SubsetPath, allocate
@@ -86,6 +93,10 @@ def certify_worst_case(
 
     removal = _removal(network, request, bars, weigh)
     cut, trials = _cut(network, request, bars, removal, bound_of)
+    if request.states is not None and isinstance(removal, DataFreeRemoval) and bound_of(cut) > 1.0:
+        # Gains that prove nothing are no guide either: let every layer count alike.
+        removal = removal.weighed(relative_to_layer)
+        cut, trials = _cut(network, request, bars, removal, bound_of)
     chain = network_bound(
         graph,
         graph.with_systems(cut.systems),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -107,6 +108,12 @@ class DataFreeRemoval:
             self.paths.append(SubsetReductor(horizon=horizon).path(layer.system))
             advance(1)
         self.weights = list((weigh or relative_to_layer)(self.paths))
+
+    def weighed(self, weigh: Weigher) -> DataFreeRemoval:
+        """Return the same removal with other weights."""
+        other = copy.copy(self)
+        other.weights = list(weigh(self.paths))
+        return other
 
     def cut(self, states: int) -> Cut:
         """Return the network that keeps at most so many states."""

@@ -115,6 +115,14 @@ def test_summary_and_picture(result: ReductionResult, tmp_path: Path) -> None:
     assert (tmp_path / "picture.png").stat().st_size > 10_000
 
 
+def test_shares_do_not_follow_gains_that_prove_nothing() -> None:
+    model = classifier(layers=3)
+    worst = ssmred.reduce(model, states=0.3, horizon=HORIZON, progress=False)
+    layer = ssmred.reduce(model, states=0.3, horizon=HORIZON, guarantee="layer", progress=False)
+    assert worst.certificate.vacuous
+    assert worst.certificate.reduced_sha256 == layer.certificate.reduced_sha256
+
+
 def test_worst_case_result_survives_the_folder(tmp_path: Path) -> None:
     made = ssmred.reduce(classifier(), states=0.5, horizon=HORIZON, progress=False)
     again = ssmred.load(made.save(tmp_path / "worst"))

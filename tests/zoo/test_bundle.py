@@ -72,7 +72,7 @@ def test_calibrated_removal_keeps_the_accuracy(removed: float, lost: float) -> N
 @pytest.mark.slow
 def test_data_free_removal_of_half_keeps_the_accuracy() -> None:
     model, data = zoo.load("fashion-mnist-s4d")
-    result = ssmred.reduce(model, states=0.5, horizon=196, guarantee="layer", progress=False)
+    result = ssmred.reduce(model, states=0.5, horizon=196, progress=False)
     before = zoo.record("fashion-mnist-s4d")["test_accuracy"]
     assert accuracy(result.model, data.test) >= before - 1.0
 
