@@ -249,9 +249,15 @@ def _discrete_form(
 
 
 def _cayley_scale(poles: np.ndarray) -> np.ndarray:
-    """Return the geometric mean of |pole| per channel, where the Cayley transform is centred."""
-    size = np.maximum(np.abs(poles), np.finfo(float).tiny)
-    return np.exp(np.mean(np.log(size), axis=-1, keepdims=True)) if poles.shape[-1] else size
+    """Return the geometric mean of |pole| per channel, where the Cayley transform is centred.
+
+    Poles at 0 are the padding of shorter channels and do not count.
+    """
+    size = np.abs(poles)
+    driven = size > 0
+    logs = np.log(np.where(driven, size, 1.0))
+    count = np.maximum(driven.sum(axis=-1, keepdims=True), 1)
+    return np.exp(logs.sum(axis=-1, keepdims=True) / count)
 
 
 def _folded(system: DiagonalSystem) -> np.ndarray:

@@ -178,6 +178,19 @@ def test_continuous_time_has_the_closed_form():
     assert np.all(np.abs(np.abs(G[0::2, 1::2]) - np.abs(P.imag)) <= 1e-12 * scale)
 
 
+def test_padding_of_a_continuous_time_batch_changes_nothing():
+    rng = np.random.default_rng(4)
+    poles = -np.exp(rng.uniform(-3, 3, 3)) + 1j * rng.standard_normal(3)
+    B, C = complex_normal(rng, 3, 1), complex_normal(rng, 1, 3)
+    alone = DiagonalSystem(poles, B, C, dt=0.0)
+    padded = DiagonalSystem(
+        np.append(poles, 0), np.append(B, [[0]], axis=0), np.append(C, [[0]], axis=1), dt=0.0
+    )
+    R = basis_square_root(padded)
+    G, wanted = gram(R)[:-2, :-2], gram(basis_square_root(alone))
+    assert np.abs(G - wanted).max() <= 1e-13 * np.abs(wanted).max()  # twenty sums of rounded terms
+
+
 def test_redundant_and_dead_columns():
     system = DiagonalSystem(
         [0.9j, 0.9j, 0.9j, 0.5, 0.0],
