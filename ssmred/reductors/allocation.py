@@ -13,13 +13,13 @@ import numpy.typing as npt
 from ssmred.checks import check_finite, check_integer, check_positive
 from ssmred.errors import DataError, OrderError, ShapeError, message
 from ssmred.kernels.elimination import fill_hull_slopes
-from ssmred.reductors.path import SubsetPath
+from ssmred.reductors.path import ReductionPath
 
 __all__ = ["allocate", "removal_curve"]
 
 
 def allocate(
-    paths: Sequence[SubsetPath],
+    paths: Sequence[ReductionPath],
     weights: Sequence[npt.ArrayLike],
     *,
     states: int | None = None,
@@ -33,7 +33,7 @@ def allocate(
 
     Parameters
     ----------
-    paths : sequence of SubsetPath
+    paths : sequence of ReductionPath
         One per layer.
     weights : sequence of (H,) float64
         Weight of the squared error of each channel, >= 0.
@@ -86,7 +86,7 @@ def allocate(
 
 
 def removal_curve(
-    paths: Sequence[SubsetPath], weights: Sequence[npt.ArrayLike]
+    paths: Sequence[ReductionPath], weights: Sequence[npt.ArrayLike]
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return the weighted squared error against the number of states removed.
 
@@ -111,12 +111,12 @@ def removal_curve(
     return states, start + np.concatenate([[0.0], np.cumsum(increase)])
 
 
-def _states(path: SubsetPath) -> int:
+def _states(path: ReductionPath) -> int:
     return path.norms.size * path.system.order * path.states_per_mode
 
 
 def _merged(
-    paths: Sequence[SubsetPath], weights: Sequence[npt.ArrayLike], where: str
+    paths: Sequence[ReductionPath], weights: Sequence[npt.ArrayLike], where: str
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """Return slope per state, states, channel and true increase of every removal, in order."""
     if not paths or len(paths) != len(weights):

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from ssmred.reductors.path import SubsetPath
+from ssmred.reductors.subset_path import SubsetPath
 from ssmred.systems import DiagonalSystem
 
 __all__ = ["ConjugatePairs", "ConjugatePath", "find_conjugate_pairs"]

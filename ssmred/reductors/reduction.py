@@ -1,41 +1,125 @@
-"""What every reductor returns."""
+"""What every reductor returns: a reduced system, what bounds its error, and what the error is."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ssmred.systems import DiagonalSystem
+from ssmred.norms import h2_error
+from ssmred.systems.linear import LinearSystem
 
-__all__ = ["Reduction"]
+if TYPE_CHECKING:
+    from ssmred.norms import Enclosure
+
+__all__ = ["ErrorBound", "Projection", "Reduction"]
+
+
+@dataclass(frozen=True, eq=False)
+class ErrorBound:
+    """Hold a bound on the error of a reduced system and the theorem that it rests on.
+
+    Attributes
+    ----------
+    value : (...) float64
+        Bound on the norm of the error, one per batch entry.
+    reference : (...) float64
+        What relative errors are relative to, in the same norm or below it: the h2 norm of the full
+        system, or its Hankel norm for bounds of the H-infinity error.
+    norm : str
+        ``"hinf"``, ``"h2"``, ``"h2, horizon T"``, ``"hankel"``, ``"calibrated, ..."``.
+    theorem : str
+        Slug of the page in ``theory/``.
+    exact : bool
+        Whether the value is the norm of the error itself, evaluated in float64.
+    """
+
+    value: np.ndarray
+    reference: np.ndarray
+    norm: str
+    theorem: str
+    exact: bool = False
+
+    @property
+    def relative(self) -> np.ndarray:
+        """Value over reference, (...) float64; 0 where both are 0."""
+        value, reference = np.asarray(self.value), np.asarray(self.reference)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            return np.where(value == 0, 0.0, value / reference)
+
+
+@dataclass(frozen=True, eq=False)
+class Projection:
+    """Hold the bases of a projection: ``A_r = W^* A V``, ``B_r = W^* B``, ``C_r = C V``.
+
+    Attributes
+    ----------
+    V, W : (..., N, r) float64 or complex128
+        With ``W^* V = I``; columns of zeros in channels of smaller order. N counts the states of
+        ``system.realified()`` where the outputs of a complex system are real.
+    """
+
+    V: np.ndarray
+    W: np.ndarray
 
 
 @dataclass(frozen=True, eq=False)
 class Reduction:
-    """Hold a reduced system and its error.
+    """Hold a reduced system with the bound on its error; the errors are computed on demand.
 
     Attributes
     ----------
-    system : DiagonalSystem
-        The reduced system. In a batch, channels of smaller order are padded at the end with modes
-        of pole 0, B = 0, C = 0.
+    full, system : DiagonalSystem or DenseSystem
+        Before and after. In a batch, channels of smaller order are padded at the end with modes of
+        B = 0, C = 0 (and pole 0, or -1 in continuous time).
     orders : (...) int64
         Modes kept in each channel.
-    kept : (..., n) bool
-        Which modes of the full system were kept.
-    error : (...) float64
-        Norm of the error of each channel, in the metric of the reductor; it includes the rounding
-        of the stored read-out.
-    relative_error : (...) float64
-        Error divided by the norm of the target; 0 where both are 0.
-    metric : str
-        Name of the metric.
+    method : str
+        Name of the reductor.
+    claim : ErrorBound or None
+        What the theorem says in exact arithmetic; None where no theorem bounds the error.
+    hankel : (..., N) float64, optional
+        Hankel singular values that decided.
+    kept : (..., n) bool, optional
+        Which modes were kept, where the reductor keeps modes.
+    projection : Projection, optional
+        Where the reduced system is a projection of the full one and came back dense.
+    condition : (...) float64, optional
+        Condition number of the eigenvectors, where the reduced system was diagonalised.
     """
 
-    system: DiagonalSystem
+    full: LinearSystem
+    system: LinearSystem
     orders: np.ndarray
-    kept: np.ndarray
-    error: np.ndarray
-    relative_error: np.ndarray
-    metric: str
+    method: str
+    claim: ErrorBound | None
+    hankel: np.ndarray | None = None
+    kept: np.ndarray | None = None
+    projection: Projection | None = None
+    condition: np.ndarray | None = None
+
+    @cached_property
+    def bound(self) -> ErrorBound | None:
+        """The bound that holds for the system as it is stored.
+
+        A claim on the H-infinity error is raised to the enclosure of that error where rounding of
+        the stored system takes it above the claim. Level FLOAT.
+        """
+        if self.claim is None or self.claim.exact or self.claim.norm != "hinf":
+            return self.claim
+        value = np.maximum(self.claim.value, self.hinf_error.upper)
+        return replace(self.claim, value=value)
+
+    @cached_property
+    def hinf_error(self) -> Enclosure:
+        """Enclosure of the H-infinity norm of ``full - system``, with the worst frequency."""
+        from ssmred.norms import hinf_error
+
+        return hinf_error(self.full, self.system)
+
+    @cached_property
+    def h2_error(self) -> np.ndarray | float:
+        """The h2 norm of ``full - system``."""
+        return h2_error(self.full, self.system)

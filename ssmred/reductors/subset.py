@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from ssmred.checks import check_horizon, check_order, check_tolerance
+from ssmred.checks import check_horizon
 from ssmred.errors import AccuracyError, OrderError, ShapeError, message
 from ssmred.gramians.empirical import InputMoments
 from ssmred.gramians.output_metric import OutputMetric
@@ -20,14 +20,14 @@ from ssmred.gramians.square_root import (
 )
 from ssmred.kernels.elimination import fill_removals
 from ssmred.reductors.conjugation import ConjugatePath, find_conjugate_pairs
-from ssmred.reductors.path import SubsetPath
-from ssmred.reductors.reduction import Reduction
+from ssmred.reductors.reductor import Reductor
+from ssmred.reductors.subset_path import SubsetPath
 from ssmred.systems import DiagonalSystem
 
 __all__ = ["SubsetPath", "SubsetReductor"]
 
 
-class SubsetReductor:
+class SubsetReductor(Reductor):
     """Keep a subset of the modes of a diagonal system, chosen by backward elimination.
 
     At every step the mode goes whose loss the others' read-out can make up for best; the read-out
@@ -60,7 +60,7 @@ class SubsetReductor:
 
     >>> system = DiagonalSystem([0.5, 0.5, -0.3], [1.0, 1.0, 1.0], [1.0, 2.0, 4.0])
     >>> reduction = SubsetReductor().reduce(system, order=2)
-    >>> bool(reduction.relative_error < 1e-14)
+    >>> bool(reduction.bound.relative < 1e-14)
     True
     >>> np.sort(reduction.system.C[0].real).round(12).tolist()
     [3.0, 4.0]
@@ -154,40 +154,6 @@ class SubsetReductor:
             self._metric_name(),
             root,
         )
-
-    def reduce(
-        self, system: DiagonalSystem, *, order: int | None = None, tol: float | None = None
-    ) -> Reduction:
-        """Return a reduced system of a given order, or of the smallest that meets a tolerance.
-
-        Parameters
-        ----------
-        system : DiagonalSystem
-        order : int, optional
-            Modes to keep, in every channel of a batch. Where conjugate pairs go as one, the
-            largest set on the path with at most so many.
-        tol : float, optional
-            Largest relative error of every channel.
-
-        Returns
-        -------
-        Reduction
-
-        Raises
-        ------
-        OrderError
-            If not exactly one of order and tol is given, or order exceeds that of the system.
-        ToleranceError
-            If tol is not positive, or cannot be reached.
-        """
-        if (order is None) == (tol is None):
-            raise OrderError(message("SubsetReductor.reduce", "pass exactly one of order and tol"))
-        self.check_accepts(system)
-        if tol is not None:
-            check_tolerance(tol, "SubsetReductor.reduce")
-            return self.path(system).reduction_to(tol)
-        order = check_order(order, "SubsetReductor.reduce", high=system.order)
-        return self.path(system).reduction(order)
 
     def _square_root(self, system: DiagonalSystem, theta: np.ndarray) -> SquareRoot:
         if not isinstance(self.metric, str):

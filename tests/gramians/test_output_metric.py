@@ -49,7 +49,7 @@ def test_norm_of_a_removal_equals_the_direct_sums(recurrence: str) -> None:
         expected = COHERENT * coherent + (1 - COHERENT) * slope * (
             energy + WHITE * inputs * np.sum(gap[c] ** 2)
         )
-        assert abs(reduction.error[c] ** 2 / expected - 1) < ROUNDING
+        assert abs(reduction.bound.value[c] ** 2 / expected - 1) < ROUNDING
 
 
 @pytest.mark.theorem("output-metric")
@@ -70,7 +70,7 @@ def test_read_out_is_the_best_in_the_metric() -> None:
         scaled = root[c] @ theta
         # The basis carries B = 1 responses; the residual of the best fit does not depend on that.
         residual = np.linalg.lstsq(root[c][:, columns], scaled, rcond=None)[1]
-        assert abs(best.error[c] ** 2 / residual[0] - 1) < ROUNDING
+        assert abs(best.bound.value[c] ** 2 / residual[0] - 1) < ROUNDING
 
 
 def test_channel_without_input_or_influence_goes_first() -> None:

@@ -26,7 +26,7 @@ def random_path(rng, channels=3, modes=3, horizon=20):
 
 def total(paths, weights, kept):
     return sum(
-        float(np.sum(w * path.reduction(k).error ** 2))
+        float(np.sum(w * path.reduction(k).bound.value ** 2))
         for path, w, k in zip(paths, weights, kept, strict=True)
     )
 

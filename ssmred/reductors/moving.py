@@ -1,0 +1,373 @@
+"""Reductors that move poles: what they share.
+
+A method is a *core* that knows one flat batch of systems and can reduce a part of it to one order.
+Around it stands everything that is the same for all: conjugate pairs, half spectra, recurrences,
+channels of different order, and the form in which the result comes back.
+"""
+
+from __future__ import annotations
+
+import math
+from abc import abstractmethod
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from ssmred.checks import check_choice
+from ssmred.reductors.conjugation import find_conjugate_pairs
+from ssmred.reductors.path import ReductionPath
+from ssmred.reductors.reduction import ErrorBound, Projection, Reduction
+from ssmred.reductors.reductor import Reductor
+from ssmred.reductors.subset_path import packed
+from ssmred.systems.dense import DenseSystem
+from ssmred.systems.diagonal import DiagonalSystem
+from ssmred.systems.diagonalisation import diagonalised
+from ssmred.systems.linear import LinearSystem
+
+__all__ = ["Core", "MovingPath", "MovingReductor"]
+
+FORMS = ("input", "dense", "diagonal")
+
+
+class Core(Protocol):
+    """What a method knows of a flat batch of H systems before an order is chosen.
+
+    N is the order of the working systems: ``2 n`` for the half spectrum of a real system, else n.
+    """
+
+    @property
+    def errors(self) -> np.ndarray:
+        """Bound on the error at every order, (H, N + 1), ``errors[:, r]`` for order r.
+
+        Estimates where ``theorem`` is None.
+        """
+        ...
+
+    @property
+    def norms(self) -> np.ndarray:
+        """What the errors are relative to, (H,)."""
+        ...
+
+    @property
+    def norm(self) -> str:
+        """Norm of the errors; see ErrorBound."""
+        ...
+
+    @property
+    def theorem(self) -> str | None:
+        """Slug of the theorem behind the errors; None if they are estimates."""
+        ...
+
+    @property
+    def hankel(self) -> np.ndarray | None:
+        """Hankel singular values (H, N), where the method computes them."""
+        ...
+
+    def reduced(
+        self, channels: np.ndarray, order: int
+    ) -> tuple[LinearSystem, Projection | None, np.ndarray | None]:
+        """Return some channels reduced to one order (real data for real systems).
+
+        Their projection where there is one, and their exact errors or bounds (len(channels),) where
+        these are known better than ``errors`` (None otherwise).
+        """
+        ...
+
+
+class MovingReductor(Reductor):
+    """Reduce by a method that moves poles.
+
+    Parameters
+    ----------
+    form : {"input", "dense", "diagonal"}
+        In which form the reduced system comes back: as the input did, dense, or diagonal. A
+        diagonal one is an eigendecomposition; its conditioning is in ``Reduction.condition``.
+    """
+
+    method: str
+    moves_direct_term = False
+    """Whether D changes; then post-update systems are reduced in the standard recurrence."""
+
+    def __init__(self, *, form: str = "input") -> None:
+        self.form = check_choice(form, FORMS, "form", type(self).__name__)
+
+    @abstractmethod
+    def core(self, system: LinearSystem) -> Core:
+        """Return what the method knows of a flat batch (H,) of systems.
+
+        ``system`` is a DiagonalSystem or DenseSystem with batch shape (H,), H >= 1, order >= 1. It
+        may be a half spectrum (``real_output``); then orders count real states and what
+        ``Core.reduced`` returns is a real DenseSystem, or a half-spectrum DiagonalSystem. Its
+        recurrence is to be ignored unless ``moves_direct_term`` (then it is standard):
+        ``C (z I - A)^{-1} B`` is reduced.
+        """
+
+    def path(self, system: LinearSystem) -> MovingPath:
+        """Return what every order costs.
+
+        Parameters
+        ----------
+        system : DiagonalSystem or DenseSystem
+
+        Returns
+        -------
+        MovingPath
+        """
+        self.check_accepts(system)
+        work = system
+        if isinstance(work, DiagonalSystem):
+            pairs = find_conjugate_pairs(work)
+            if pairs is not None:
+                work = pairs.half
+        if self.moves_direct_term and work.is_post_update:
+            work = work.with_recurrence("standard")
+        core = None
+        if work.order and all(work.batch_shape):
+            core = self.core(_taken(work, np.arange(math.prod(work.batch_shape))))
+        return MovingPath(system, work, self, core)
+
+
+@dataclass(frozen=True, eq=False)
+class MovingPath(ReductionPath):
+    """Hold what a method knows of every order of a system.
+
+    Attributes
+    ----------
+    system : LinearSystem
+        The full system.
+    work : LinearSystem
+        What is reduced: a real system with its full spectrum is worked on as a half spectrum.
+    reductor : MovingReductor
+    core : Core or None
+        None for systems without states or an empty batch.
+    """
+
+    system: LinearSystem
+    work: LinearSystem
+    reductor: MovingReductor
+    core: Core | None = field(repr=False)
+
+    @property
+    def errors(self) -> np.ndarray:  # type: ignore[override]
+        """Bound after k modes are gone, (..., n + 1)."""
+        n, batch = self.system.order, self.system.batch_shape
+        if self.core is None:
+            return np.zeros((*batch, n + 1))
+        orders = np.minimum(self._states(np.arange(n, -1, -1)), self.core.errors.shape[-1] - 1)
+        return self.core.errors[:, orders].reshape(*batch, n + 1)
+
+    @property
+    def norms(self) -> np.ndarray:  # type: ignore[override]
+        """What the errors are relative to, (...)."""
+        batch = self.system.batch_shape
+        return np.zeros(batch) if self.core is None else self.core.norms.reshape(batch)
+
+    @property
+    def metric(self) -> str:  # type: ignore[override]
+        """Norm of the errors."""
+        return "hinf" if self.core is None else self.core.norm
+
+    def reduction(self, kept: npt.ArrayLike) -> Reduction:
+        """Return the system that keeps at most so many modes of each channel.
+
+        Parameters
+        ----------
+        kept : (...) int
+            In the unit of ``system.order``. A half spectrum is reduced to ``2 kept`` real states;
+            if these do not fit into ``kept`` stored modes, because more than one pole is real, to
+            as many as do.
+
+        Returns
+        -------
+        Reduction
+
+        Raises
+        ------
+        OrderError, ShapeError
+            If a number is not an integer between 0 and n, or the shape does not fit.
+        AccuracyError
+            If the result is to be diagonal and its eigenvectors are too badly conditioned.
+        """
+        counts = self._check_kept(kept)
+        flat = counts.reshape(-1)
+        pieces: list[_Piece] = []
+        states = self._states(flat)
+        todo = np.arange(flat.size)
+        while todo.size:
+            again = [todo[:0]]
+            for order in np.unique(states[todo]):
+                channels = todo[states[todo] == order]
+                piece = self._piece(channels, int(order))
+                fits = piece.modes <= (flat[channels] if self._is_diagonal else states[channels])
+                pieces.append(piece.part(fits))
+                again.append(channels[~fits])
+            todo = np.concatenate(again)
+            states[todo] -= 1
+        return self._assembled(pieces)
+
+    @property
+    def _is_diagonal(self) -> bool:
+        """Whether the reduced system comes back diagonal."""
+        form = self.reductor.form
+        return form == "diagonal" or (form == "input" and isinstance(self.system, DiagonalSystem))
+
+    def _states(self, modes: np.ndarray) -> np.ndarray:
+        """Return the order of the working system for a number of modes of the full one."""
+        return 2 * modes if self.system.real_output else modes.copy()
+
+    def _piece(self, channels: np.ndarray, order: int) -> _Piece:
+        """Return some channels at one order of the working system, in the final form."""
+        errors = np.zeros(channels.size)
+        projection = condition = None
+        if self.core is None or order == self._states(np.asarray(self.system.order)):
+            system: LinearSystem = _taken(self.system, channels)  # nothing goes: untouched
+            if self.work.recurrence != system.recurrence:
+                system = system.with_recurrence(self.work.recurrence)
+        else:
+            system, projection, known = self.core.reduced(channels, order)
+            system = system.replace(recurrence=self.work.recurrence)
+            errors = self.core.errors[channels, order] if known is None else known
+        if not self._is_diagonal:
+            system = system.realified() if system.is_real else system.to_dense()
+        elif isinstance(system, DenseSystem):
+            projection = None
+            result = diagonalised(system, half=self.system.real_output)
+            return _Piece(channels, result.system, result.modes, errors, None, result.condition)
+        elif system.real_output and not self.system.real_output:
+            system, modes = _written_out(system)
+            return _Piece(channels, system, modes, errors, None, None)
+        modes = np.full(channels.size, system.order, np.int64)
+        return _Piece(channels, system, modes, errors, projection, condition)
+
+    def _assembled(self, pieces: list[_Piece]) -> Reduction:
+        """Return the channels of all pieces as one padded batch, in their places."""
+        batch, reductor, core = self.system.batch_shape, self.reductor, self.core
+        if not pieces:  # an empty batch
+            return Reduction(
+                self.system, self.system, np.zeros(batch, np.int64), reductor.method, None
+            )
+        channels = np.concatenate([piece.channels for piece in pieces])
+        places = np.argsort(channels)
+        modes = np.concatenate([piece.modes for piece in pieces])[places]
+        width = int(modes.max())
+        padded = [_padded(piece.system, width) for piece in pieces]
+        names = ("poles", "B", "C", "D") if self._is_diagonal else ("A", "B", "C", "D")
+        arrays = {
+            name: np.concatenate([getattr(part, name) for part in padded])[places] for name in names
+        }
+        first = padded[0]
+        system = first.replace(
+            **{name: array.reshape(*batch, *array.shape[1:]) for name, array in arrays.items()}
+        )
+        if system.recurrence != self.system.recurrence:
+            system = system.with_recurrence(self.system.recurrence)
+        claim = hankel = None
+        if core is not None:
+            hankel = core.hankel
+            hankel = None if hankel is None else hankel.reshape(*batch, -1)
+            if core.theorem is not None:
+                value = np.concatenate([piece.errors for piece in pieces])[places].reshape(batch)
+                claim = ErrorBound(value, self.norms, core.norm, core.theorem)
+        conditions = [piece.condition for piece in pieces if piece.condition is not None]
+        condition = None
+        if conditions:
+            condition = np.ones(channels.size)
+            for piece in pieces:
+                if piece.condition is not None:
+                    condition[piece.channels] = piece.condition
+            condition = condition.reshape(batch)
+        return Reduction(
+            full=self.system,
+            system=system,
+            orders=modes.reshape(batch),
+            method=reductor.method,
+            claim=claim,
+            hankel=hankel,
+            projection=_joined(pieces, places, width, batch),
+            condition=condition,
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class _Piece:
+    """Some channels that were reduced to one order, as one flat batch."""
+
+    channels: np.ndarray
+    system: LinearSystem
+    modes: np.ndarray
+    errors: np.ndarray
+    projection: Projection | None
+    condition: np.ndarray | None
+
+    def part(self, which: np.ndarray) -> _Piece:
+        """Return the channels of a mask."""
+        if which.all():
+            return self
+        projection = self.projection
+        if projection is not None:
+            projection = Projection(projection.V[which], projection.W[which])
+        condition = None if self.condition is None else self.condition[which]
+        return _Piece(
+            self.channels[which],
+            _taken(self.system, np.flatnonzero(which)),
+            self.modes[which],
+            self.errors[which],
+            projection,
+            condition,
+        )
+
+
+def _taken(system: LinearSystem, channels: np.ndarray) -> LinearSystem:
+    """Return some channels of a system as a flat batch."""
+    names = ("poles" if isinstance(system, DiagonalSystem) else "A", "B", "C", "D")
+    lead = len(system.batch_shape)
+    arrays = {name: getattr(system, name) for name in names}
+    return system.replace(
+        **{name: a.reshape(-1, *a.shape[lead:])[channels] for name, a in arrays.items()}
+    )
+
+
+def _written_out(half: DiagonalSystem) -> tuple[DiagonalSystem, np.ndarray]:
+    """Return the full spectrum of a half spectrum, real poles once, with the modes per channel."""
+    full = half.full_spectrum()
+    n = half.order
+    own = np.concatenate([half.poles.imag == 0, half.poles.imag == 0], axis=-1)
+    mask = ~own | (np.arange(2 * n) < n)
+    full = full.replace(C=np.where(own[..., None, :], 2 * full.C, full.C))
+    return packed(full, mask), mask.sum(axis=-1)
+
+
+def _padded(system: LinearSystem, width: int) -> LinearSystem:
+    """Return a flat batch with its order cut or padded to a width; padding is stable."""
+    n = min(system.order, width)
+    extra = width - n
+    B = np.pad(system.B[:, :n], ((0, 0), (0, extra), (0, 0)))
+    C = np.pad(system.C[:, :, :n], ((0, 0), (0, 0), (0, extra)))
+    rest = 0.0 if system.is_discrete else -1.0
+    if isinstance(system, DiagonalSystem):
+        poles = np.pad(system.poles[:, :n], ((0, 0), (0, extra)), constant_values=rest)
+        return system.replace(poles=poles, B=B, C=C)
+    A = np.pad(system.A[:, :n, :n], ((0, 0), (0, extra), (0, extra)))  # type: ignore[attr-defined]
+    A[:, range(n, width), range(n, width)] = rest
+    return system.replace(A=A, B=B, C=C)
+
+
+def _joined(
+    pieces: list[_Piece], places: np.ndarray, width: int, batch: tuple[int, ...]
+) -> Projection | None:
+    """Return the projections of all pieces, padded with zero columns; None unless all have one."""
+    if any(piece.projection is None for piece in pieces):
+        return None
+    projections = [piece.projection for piece in pieces]
+    V, W = (
+        np.concatenate(
+            [
+                np.pad(getattr(p, name), ((0, 0), (0, 0), (0, width - p.V.shape[-1])))
+                for p in projections
+            ]
+        )[places]
+        for name in ("V", "W")
+    )
+    return Projection(V.reshape(*batch, *V.shape[1:]), W.reshape(*batch, *W.shape[1:]))
