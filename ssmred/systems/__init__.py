@@ -1,5 +1,6 @@
 """Linear systems as frozen values, and conversions between their forms."""
 
+from ssmred.systems.cayley import cayley
 from ssmred.systems.conversions import (
     difference,
     from_control,
@@ -9,6 +10,7 @@ from ssmred.systems.conversions import (
 )
 from ssmred.systems.dense import DenseSystem
 from ssmred.systems.diagonal import DiagonalSystem
+from ssmred.systems.discretisation import discretise
 from ssmred.systems.linear import LinearSystem
 from ssmred.systems.stability import check_stable, is_stable, stability_margins
 
@@ -16,8 +18,10 @@ __all__ = [
     "DenseSystem",
     "DiagonalSystem",
     "LinearSystem",
+    "cayley",
     "check_stable",
     "difference",
+    "discretise",
     "from_control",
     "from_scipy",
     "is_stable",

@@ -1,7 +1,8 @@
 """Exchange with python-control and SciPy, and the difference of two systems.
 
 Both libraries know one recurrence only, the standard one, and real matrices; a system is brought
-to that form with its input-output map unchanged, or refused.
+to that form with its input-output map unchanged, or refused. Systems that come from there keep
+their numbers: no root is turned into coefficients, no coefficient into roots.
 """
 
 from __future__ import annotations
@@ -13,9 +14,18 @@ import numpy as np
 from ssmred.errors import ShapeError, UnsupportedOperationError, message
 from ssmred.systems.dense import DenseSystem
 from ssmred.systems.diagonal import DiagonalSystem
-from ssmred.systems.linear import LinearSystem
+from ssmred.systems.linear import LinearSystem, check_system
+from ssmred.systems.transfer_functions import cascade_form, companion_form
 
-__all__ = ["difference", "from_control", "from_scipy", "to_control", "to_scipy"]
+__all__ = ["difference", "difference_of", "from_control", "from_scipy", "to_control", "to_scipy"]
+
+
+CURES = {
+    "dt": "Discretise both alike, or correct dt with replace(dt=...).",
+    "batch_shape": "Compare systems with the same number of channels.",
+    "inputs": "Compare systems with the same inputs.",
+    "outputs": "Compare systems with the same outputs.",
+}
 
 
 def to_control(system: LinearSystem) -> Any:
@@ -34,7 +44,8 @@ def to_control(system: LinearSystem) -> Any:
     Raises
     ------
     UnsupportedOperationError
-        For a batch, or complex outputs (python-control would drop the imaginary parts).
+        For a batch, complex outputs (python-control would drop the imaginary parts), or a system
+        without inputs or outputs.
 
     Examples
     --------
@@ -44,18 +55,46 @@ def to_control(system: LinearSystem) -> Any:
     """
     import control
 
-    return control.StateSpace(*_exchange_matrices(system, "to_control"), system.dt)
+    matrices = _exchange_matrices(system, "to_control")
+    if not (system.inputs and system.outputs):
+        raise UnsupportedOperationError(
+            message(
+                "to_control",
+                "python-control has no systems without inputs or outputs",
+                expected="at least one input and one output",
+                got=f"{system.inputs} and {system.outputs}",
+                cure="Add an input or output of zeros.",
+            )
+        )
+    return control.StateSpace(*matrices, system.dt, remove_useless_states=False)
 
 
 def from_control(system: Any) -> DenseSystem:
     """Return the standard-form DenseSystem of a ``control.StateSpace`` or ``TransferFunction``.
 
+    Parameters
+    ----------
+    system : control.StateSpace or control.TransferFunction
+        Its names of states, inputs and outputs are not kept. ``dt=True`` counts as 1.0.
+
+    Returns
+    -------
+    DenseSystem
+        A transfer function becomes companion matrices that hold its coefficients as they are, one
+        block per input and denominator; common factors are not cancelled.
+
     Raises
     ------
     ShapeError
-        If the time base is unspecified (``dt=None``).
+        If the time base is unspecified (``dt=None``), or a transfer function is improper.
     UnsupportedOperationError
-        If it is no python-control LTI system.
+        If it is neither of the two: frequency response data, a nonlinear system.
+
+    Examples
+    --------
+    >>> import control
+    >>> from_control(control.tf([2.0], [1.0, 3.0], 0)).A.tolist()
+    [[-3.0]]
     """
     import control
 
@@ -65,6 +104,7 @@ def from_control(system: Any) -> DenseSystem:
                 "from_control",
                 "this is no python-control state-space or transfer-function system",
                 got=type(system).__name__,
+                cure="Fit a model to frequency response data first; linearise nonlinear systems.",
             )
         )
     if system.dt is None:
@@ -76,7 +116,8 @@ def from_control(system: Any) -> DenseSystem:
             )
         )
     if isinstance(system, control.TransferFunction):
-        system = control.ss(system)
+        matrices = companion_form(system.num, system.den, "from_control")
+        return DenseSystem(*matrices, system.dt)
     return DenseSystem(system.A, system.B, system.C, system.D, system.dt)
 
 
@@ -99,10 +140,23 @@ def to_scipy(system: LinearSystem) -> Any:
 def from_scipy(system: Any) -> DenseSystem:
     """Return the standard-form DenseSystem of a ``scipy.signal`` ``lti`` or ``dlti`` system.
 
+    Parameters
+    ----------
+    system : scipy.signal.StateSpace, TransferFunction or ZerosPolesGain
+        Complex data stays complex; ``dt=True`` counts as 1.0.
+
+    Returns
+    -------
+    DenseSystem
+        A transfer function becomes a companion matrix of its coefficients; zeros and poles a chain
+        of sections whose eigenvalues are the given poles (SciPy goes through the coefficients).
+
     Raises
     ------
     UnsupportedOperationError
-        If it is no scipy.signal system.
+        If it is no scipy.signal system, or has zeros and poles of several outputs.
+    ShapeError
+        If a transfer function is improper.
 
     Examples
     --------
@@ -112,20 +166,38 @@ def from_scipy(system: Any) -> DenseSystem:
     """
     from scipy import signal
 
+    where = "from_scipy"
     if not isinstance(system, (signal.lti, signal.dlti)):
         raise UnsupportedOperationError(
-            message("from_scipy", "this is no scipy.signal lti or dlti", got=type(system).__name__)
+            message(where, "this is no scipy.signal lti or dlti", got=type(system).__name__)
         )
     dt = system.dt if isinstance(system, signal.dlti) else 0.0
-    space = system.to_ss()
-    return DenseSystem(space.A, space.B, space.C, space.D, dt)
+    if isinstance(system, signal.ZerosPolesGain):
+        if np.ndim(system.zeros) > 1 or np.size(system.gain) != 1:
+            raise UnsupportedOperationError(
+                message(
+                    where,
+                    "zeros and poles of several outputs are not supported",
+                    expected="one list of zeros and one gain",
+                    got=f"zeros {np.shape(system.zeros)}, gain {np.shape(system.gain)}",
+                    cure="Convert one output at a time, or system.to_ss() by SciPy.",
+                )
+            )
+        matrices = cascade_form(system.zeros, system.poles, system.gain, where)
+    elif isinstance(system, signal.TransferFunction):
+        num = np.atleast_2d(system.num)  # one row per output
+        matrices = companion_form([[row] for row in num], [[system.den]] * len(num), where)
+    else:
+        matrices = (system.A, system.B, system.C, system.D)
+    return DenseSystem(*matrices, dt)
 
 
 def difference(full: LinearSystem, reduced: LinearSystem) -> LinearSystem:
     """Return the system ``full - reduced``: same input, difference of the outputs.
 
     States are stacked, ``A = diag(A_1, A_2)``, ``B = (B_1, B_2)``, ``C = (C_1, -C_2)``,
-    ``D = D_1 - D_2``.
+    ``D = D_1 - D_2``. Dense systems that share A and B, or A and C, keep one copy of the states,
+    with ``C_1 - C_2`` or ``B_1 - B_2``: nothing is left to cancel.
 
     Parameters
     ----------
@@ -144,9 +216,15 @@ def difference(full: LinearSystem, reduced: LinearSystem) -> LinearSystem:
 
     Notes
     -----
-    Norms of the result merge equal poles exactly before anything is rounded.
+    Norms of diagonal results merge equal poles exactly before anything is rounded. Other dense
+    systems differ by what rounding leaves of two large responses.
     """
-    _check_match(full, reduced)
+    return difference_of(full, reduced, "difference")
+
+
+def difference_of(full: LinearSystem, reduced: LinearSystem, where: str) -> LinearSystem:
+    """Return :func:`difference`; errors name the function ``where``."""
+    _check_match(full, reduced, where)
     if full.recurrence != reduced.recurrence:
         full, reduced = full.with_recurrence("standard"), reduced.with_recurrence("standard")
     if isinstance(full, DiagonalSystem) and isinstance(reduced, DiagonalSystem):
@@ -158,6 +236,12 @@ def difference(full: LinearSystem, reduced: LinearSystem) -> LinearSystem:
     one, two = full.to_dense(), reduced.to_dense()
     if one.real_output != two.real_output:
         one, two = (s.realified() if s.real_output else s for s in (one, two))
+    if np.array_equal(one.A, two.A):
+        D = one.D - two.D
+        if np.array_equal(one.B, two.B):
+            return one.replace(C=one.C - two.C, D=D)
+        if np.array_equal(one.C, two.C):
+            return one.replace(B=one.B - two.B, D=D)
     n, extra = one.order, two.order
     A = np.zeros((*one.batch_shape, n + extra, n + extra), np.result_type(one.A, two.A))
     A[..., :n, :n], A[..., n:, n:] = one.A, two.A
@@ -172,31 +256,26 @@ def _stacked(one: LinearSystem, two: LinearSystem) -> dict[str, np.ndarray]:
     }
 
 
-def _check_match(full: Any, reduced: Any) -> None:
+def _check_match(full: Any, reduced: Any, where: str) -> None:
     for system in (full, reduced):
-        if not isinstance(system, LinearSystem):
-            raise UnsupportedOperationError(
-                message(
-                    "difference",
-                    "not a system",
-                    expected="DiagonalSystem or DenseSystem",
-                    got=type(system).__name__,
-                )
-            )
+        check_system(system, where)
     for name in ("dt", "batch_shape", "inputs", "outputs"):
         one, two = getattr(full, name), getattr(reduced, name)
         if one != two:
             raise ShapeError(
                 message(
-                    "difference", f"the systems differ in {name}", expected=f"{one}", got=f"{two}"
+                    where,
+                    f"the systems differ in {name}",
+                    expected=f"{one}",
+                    got=f"{two}",
+                    cure=CURES[name],
                 )
             )
 
 
 def _exchange_matrices(system: LinearSystem, where: str) -> tuple[np.ndarray, ...]:
     """Return real standard-form (A, B, C, D) of one system, or refuse."""
-    if not isinstance(system, LinearSystem):
-        raise UnsupportedOperationError(message(where, "not a system", got=type(system).__name__))
+    check_system(system, where)
     if system.batch_shape:
         raise UnsupportedOperationError(
             message(

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -12,7 +14,7 @@ from ssmred.errors import DataError, ShapeError, UnsupportedOperationError, mess
 from ssmred.kernels.response import fill_dense_outputs
 from ssmred.systems.linear import LinearSystem, _flat
 
-__all__ = ["DenseSystem"]
+__all__ = ["DenseSystem", "check_off_poles", "flat_matrices", "points_of"]
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -79,10 +81,12 @@ class DenseSystem(LinearSystem):
 
         return from_scipy(system)
 
-    @property
+    @cached_property
     def poles(self) -> np.ndarray:
-        """Eigenvalues of A, (..., n) complex128."""
-        return np.linalg.eigvals(self.A).astype(np.complex128)
+        """Eigenvalues of A, (..., n) complex128, read-only; computed when first read."""
+        poles = np.linalg.eigvals(self.A).astype(np.complex128)
+        poles.setflags(write=False)
+        return poles
 
     def frequency_response(self, omega: np.ndarray) -> np.ndarray:
         """Return ``H(z) = C (z I - A)^{-1} B + D`` at ``z = exp(1j omega dt)`` (or ``1j omega``).
@@ -136,7 +140,10 @@ class DenseSystem(LinearSystem):
                     cure="Set real_output=True if only Re(C x) is used.",
                 )
             )
-        if not self.real_output:  # real data, though the dtype may be complex
+        if not self.real_output:
+            if not any(map(np.iscomplexobj, (self.A, self.B, self.C, self.D))):
+                return self
+            # real data, though the dtype is complex
             return self.replace(A=self.A.real, B=self.B.real, C=self.C.real, D=self.D.real)
         return self.replace(
             A=_interleave([[self.A.real, -self.A.imag], [self.A.imag, self.A.real]]),
@@ -169,7 +176,11 @@ class DenseSystem(LinearSystem):
             solution = np.linalg.solve(transpose, np.swapaxes(self.C, -1, -2))
         except np.linalg.LinAlgError as error:
             raise UnsupportedOperationError(
-                message("with_recurrence", "A is singular, so post-update form does not exist")
+                message(
+                    "with_recurrence",
+                    "A is singular, so post-update form does not exist",
+                    cure="Remove the modes with pole 0; post-update cannot delay an input.",
+                )
             ) from error
         return np.swapaxes(solution, -1, -2)
 
@@ -186,6 +197,13 @@ class DenseSystem(LinearSystem):
             x,
             y,
         )
+
+
+def flat_matrices(system: DenseSystem) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Return A, B, C, D with one batch axis: (H, n, n), (H, n, m), (H, p, n), (H, p, m)."""
+    count = math.prod(system.batch_shape)
+    A, B, C, D = (M.reshape(count, *M.shape[-2:]) for M in (system.A, system.B, system.C, system.D))
+    return A, B, C, D
 
 
 def points_of(system: LinearSystem, omega: np.ndarray) -> np.ndarray:

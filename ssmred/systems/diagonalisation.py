@@ -80,7 +80,14 @@ def diagonalised(
     if system.real_output:
         system = system.realified()
     if half and not real:
-        raise UnsupportedOperationError(message(where, "a half spectrum needs real data"))
+        raise UnsupportedOperationError(
+            message(
+                where,
+                "a half spectrum needs real data",
+                got="complex matrices and complex outputs",
+                cure="Pass half=False.",
+            )
+        )
     batch, n = system.batch_shape, system.order
     if n == 0 or not all(batch):
         return _empty(system, half)

@@ -22,7 +22,7 @@ from ssmred.errors import AccuracyError, ShapeError, UnsupportedOperationError, 
 if TYPE_CHECKING:
     from ssmred.systems.dense import DenseSystem
 
-__all__ = ["LinearSystem"]
+__all__ = ["LinearSystem", "adjoint", "check_system"]
 
 
 class LinearSystem(ABC):
@@ -98,7 +98,7 @@ class LinearSystem(ABC):
         check_choice(recurrence, RECURRENCES, "recurrence", "with_recurrence")
         if recurrence == self.recurrence:
             return self
-        self._require_discrete("with_recurrence", "it has no recurrence to change")
+        self._require_discrete("with_recurrence", "Leave it as it is: it has one recurrence only")
         if recurrence == "standard":
             C = self._read_out_times_a()
             D = self.D + self._output_part(self.C @ self.B)
@@ -130,8 +130,16 @@ class LinearSystem(ABC):
         """
         length = check_horizon(horizon, "impulse_response")
         if length is None:
-            raise ShapeError(message("impulse_response", "horizon is missing", expected="an int"))
-        self._require_discrete("impulse_response", "discretise it first")
+            raise ShapeError(
+                message(
+                    "impulse_response",
+                    "horizon is missing",
+                    expected="an integer >= 1",
+                    got="None",
+                    cure="Say how many samples you want.",
+                )
+            )
+        self._require_discrete("impulse_response", "Discretise it first")
         with np.errstate(all="ignore"):
             if self.is_post_update:
                 first, later = np.split(self._markov_parameters(length), [1], axis=-3)
@@ -164,11 +172,19 @@ class LinearSystem(ABC):
         -------
         (..., T, p) float64 or complex128
         """
-        self._require_discrete("simulate", "discretise it first")
+        self._require_discrete("simulate", "Discretise it first")
         u = check_array(u, "u", "simulate")
         check_shape(u, (None, self.inputs), "u", "simulate")
         if self.real_output and is_complex_data(u):
-            raise ShapeError(message("simulate", "u is complex but the system has real outputs"))
+            raise ShapeError(
+                message(
+                    "simulate",
+                    "u is complex but the system has real outputs",
+                    expected="real u: y = Re(C x) + D u",
+                    got=f"dtype {u.dtype}",
+                    cure="Simulate u.real and u.imag, or full_spectrum().",
+                )
+            )
         try:
             lead = np.broadcast_shapes(u.shape[:-2], self.batch_shape)
         except ValueError as error:
@@ -282,7 +298,12 @@ class LinearSystem(ABC):
             )
         if not isinstance(self.real_output, (bool, np.bool_)):
             raise ShapeError(
-                message(where, "real_output is not a bool", got=f"{self.real_output!r}")
+                message(
+                    where,
+                    "real_output is not a bool",
+                    expected="True or False",
+                    got=f"{self.real_output!r}",
+                )
             )
         if self.real_output and is_complex_data(D):
             raise ShapeError(
@@ -296,7 +317,11 @@ class LinearSystem(ABC):
         recurrence = check_choice(self.recurrence, RECURRENCES, "recurrence", where)
         if dt == 0 and recurrence != "standard":
             raise UnsupportedOperationError(
-                message(where, "a continuous-time system has no post-update recurrence")
+                message(
+                    where,
+                    "a continuous-time system has no post-update recurrence",
+                    expected='recurrence="standard" where dt is 0',
+                )
             )
         self._set(
             B=B,
@@ -318,6 +343,25 @@ class LinearSystem(ABC):
             f"{type(self).__name__}({batch}order={self.order}, inputs={self.inputs}, "
             f"outputs={self.outputs}, dt={self.dt:g}, recurrence={self.recurrence!r}{real})"
         )
+
+
+def check_system(system: Any, where: str) -> None:
+    """Raise UnsupportedOperationError unless this is a system object."""
+    if not isinstance(system, LinearSystem):
+        raise UnsupportedOperationError(
+            message(
+                where,
+                "not a system",
+                expected="DiagonalSystem or DenseSystem",
+                got=type(system).__name__,
+                cure="Make one from its matrices, or by from_control or from_scipy.",
+            )
+        )
+
+
+def adjoint(matrices: np.ndarray) -> np.ndarray:
+    """Return the conjugate transposes of matrices (..., n, m)."""
+    return np.swapaxes(matrices, -1, -2).conj()
 
 
 def _rows(array: np.ndarray, trailing: int) -> np.ndarray:

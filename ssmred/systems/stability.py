@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 
-from ssmred.errors import UnstableSystemError, message
+from ssmred.checks import check_horizon
+from ssmred.errors import UnstableSystemError, UnsupportedOperationError, message
 from ssmred.kernels.gramian import fill_stability_margins
-from ssmred.systems.linear import LinearSystem
+from ssmred.systems.linear import LinearSystem, check_system
 
-__all__ = ["check_stable", "is_stable", "stability_margins"]
+__all__ = ["check_horizon_of", "check_stable", "is_stable", "stability_margins"]
 
 
 def stability_margins(system: LinearSystem) -> np.ndarray:
@@ -68,3 +69,37 @@ def check_stable(system: LinearSystem, where: str) -> None:
             cure=cure,
         )
     )
+
+
+def check_horizon_of(system: LinearSystem, horizon: int | None, where: str) -> int | None:
+    """Return a horizon that the quantities of a system exist for.
+
+    Parameters
+    ----------
+    system : DiagonalSystem or DenseSystem
+    horizon : int or None
+        Number of samples; None is infinite and the only one in continuous time.
+    where : str
+
+    Raises
+    ------
+    UnsupportedOperationError
+        If this is no system, or the horizon is finite in continuous time.
+    OrderError
+        If the horizon is not an integer >= 1.
+    UnstableSystemError
+        If the horizon is infinite and a pole is not stable.
+    """
+    check_system(system, where)
+    length = check_horizon(horizon, where)
+    if length is None:
+        check_stable(system, where)
+    elif not system.is_discrete:
+        raise UnsupportedOperationError(
+            message(
+                where,
+                "a finite horizon counts samples, but the system is in continuous time",
+                cure="Discretise it, or use horizon=None.",
+            )
+        )
+    return length

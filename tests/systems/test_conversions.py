@@ -75,6 +75,94 @@ def test_round_trips(dt):
             np.testing.assert_array_equal(getattr(back, name), getattr(system, name))
 
 
+def definition(system: DiagonalSystem, count: int) -> np.ndarray:
+    """Return ``Re(C A^j B)`` sample by sample, with D where the recurrence puts it."""
+    out = []
+    for k in range(count):
+        j = k if system.recurrence == "post-update" else k - 1
+        h = np.zeros_like(system.D)
+        if j >= 0:
+            h = (system.C @ np.diag(system.poles**j) @ system.B).real
+        out.append(h + (system.D if k == 0 else 0))
+    return np.array(out)
+
+
+@pytest.mark.parametrize("recurrence", ["standard", "post-update"])
+@pytest.mark.parametrize("form", ["diagonal", "dense", "real"])
+def test_impulse_responses_survive_the_round_trip(recurrence, form):
+    """h_0 is D or C B + D; a lost shift, sign or conjugate would show in the first samples."""
+    system = layer(recurrence)
+    exact = definition(system, 12)
+    one = {"diagonal": system, "dense": system.to_dense(), "real": system.realified()}[form]
+    foreign = to_control(one)
+    assert foreign.nstates == 8
+    for back in (from_control(foreign), from_scipy(to_scipy(one))):
+        assert back.recurrence == "standard"
+        assert back.A.dtype == np.float64
+        np.testing.assert_allclose(back.impulse_response(12), exact, atol=ROUNDING)
+    # python-control and SciPy themselves, from the first sample on
+    response = control.impulse_response(foreign, T=0.1 * np.arange(12)).outputs
+    np.testing.assert_allclose(0.1 * response, np.moveaxis(exact, 0, -1), atol=ROUNDING)
+    _, sampled = signal.dimpulse(to_scipy(one), n=12)
+    np.testing.assert_allclose(np.stack(sampled, axis=-1), exact, atol=ROUNDING)
+
+
+def test_states_that_do_nothing_are_kept():
+    """python-control may drop states without input or output; that would be a reduction."""
+    system = DenseSystem(np.diag([0.5, 0.3, 0.2]), [[1], [0], [0]], [[1, 0, 0]], dt=0.1)
+    with_all = to_control(system)
+    assert with_all.nstates == 3
+    back = from_control(with_all)
+    for name in "ABCD":
+        np.testing.assert_array_equal(getattr(back, name), getattr(system, name))
+    fewer = control.ss(with_all.A, with_all.B, with_all.C, with_all.D, 0.1,
+                       remove_useless_states=True)  # fmt: skip
+    np.testing.assert_array_equal(from_control(fewer).A, fewer.A)
+
+
+@pytest.mark.parametrize("dt", [True, 1.0, 0.25, 0])
+def test_time_bases(dt):
+    """dt=True is "some step", which counts as 1; 0 is continuous time and stays it."""
+    foreign = control.ss([[0.5]], [[1]], [[1]], [[2]], dt)
+    one = from_control(foreign)
+    assert one.dt == float(dt)
+    assert to_control(one).dt == float(dt)
+    two = from_control(control.tf([1.0], [1.0, 0.5], dt))
+    assert two.dt == float(dt)
+    scipy_system = to_scipy(one)
+    assert isinstance(scipy_system, signal.dlti if dt else signal.lti)
+    assert from_scipy(scipy_system).dt == float(dt)
+
+
+@pytest.mark.parametrize("dt", [0, 0.25])
+def test_static_gains_of_any_shape_make_the_round_trip(dt):
+    D = np.arange(6.0).reshape(3, 2)
+    system = DenseSystem(np.zeros((0, 0)), np.zeros((0, 2)), np.zeros((3, 0)), D, dt)
+    for back in (from_control(to_control(system)), from_scipy(to_scipy(system))):
+        assert (back.order, back.inputs, back.outputs, back.dt) == (0, 2, 3, dt)
+        np.testing.assert_array_equal(back.D, D)
+
+
+@pytest.mark.parametrize("batch", [(), (2,)])
+def test_dense_differences_keep_one_copy_of_shared_states(batch):
+    """Read-outs 1e-14 apart: stacked states would leave rounding errors of the same size."""
+    rng = np.random.default_rng(4)
+    A, B, C = (rng.normal(size=(*batch, *k)) + 1j for k in ((4, 4), (4, 2), (3, 4)))
+    full = DenseSystem(0.1 * A, B, C, rng.normal(size=(*batch, 3, 2)), recurrence="post-update")
+    for field in ("C", "B"):
+        whole = getattr(full, field)
+        reduced = full.replace(**{field: whole * (1 + 1e-14)}, D=full.D / 2)
+        got = difference(full, reduced)
+        assert got.order == 4
+        np.testing.assert_array_equal(getattr(got, field), whole - getattr(reduced, field))
+        np.testing.assert_array_equal(got.D, full.D - full.D / 2)
+        assert got.recurrence == "post-update"
+    other = difference(full, full.replace(A=2 * full.A))
+    assert other.order == 8
+    expected = full.impulse_response(9) - full.replace(A=2 * full.A).impulse_response(9)
+    np.testing.assert_allclose(other.impulse_response(9), expected, atol=ROUNDING * 100)
+
+
 def test_transfer_functions_become_systems():
     case = CASES["matlab_covar_discrete"]["input"]
     one = from_control(control.tf(case["num"], case["den"], True))
