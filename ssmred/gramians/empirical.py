@@ -173,8 +173,7 @@ class InputMoments:
             If the system is of another kind, or not the one whose states were accumulated.
         """
         where = "InputMoments.square_root"
-        _check_layer(system, self.channels, where)
-        self._check_same(system, where)
+        self.check_accepts(system, where)
         if self.samples == 0:
             raise DataError(message(where, "no inputs were added", cure="Call update first."))
         poles = system.poles.reshape(self.channels, -1)
@@ -209,6 +208,11 @@ class InputMoments:
             residual = np.sqrt(np.maximum(self._excess_energy / self.samples - reached, 0.0))
             norms = np.sqrt(self._target_energy / self.samples)
         return SquareRoot(factors, 1, extra, residual, norms)
+
+    def check_accepts(self, system: object, where: str = "InputMoments") -> None:
+        """Raise UnsupportedOperationError unless these are inputs of the channels of a system."""
+        _check_layer(system, self.channels, where)
+        self._check_same(system, where)
 
     def _poles(self) -> np.ndarray:
         return np.ascontiguousarray(self.system.poles.reshape(self.channels, -1))

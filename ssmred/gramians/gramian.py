@@ -1,4 +1,4 @@
-"""Gramians, their factors and Hankel singular values of any system.
+"""Gramians of any system and their factors.
 
 Theory: ``theory/diagonal-gramian.md``, ``theory/real-output-gramian.md``.
 """
@@ -7,18 +7,20 @@ from __future__ import annotations
 
 import numpy as np
 
-from ssmred.checks import check_choice, check_horizon
+from ssmred.checks import check_array, check_choice, check_shape
 from ssmred.errors import UnsupportedOperationError, message
-from ssmred.gramians.closed_form import diagonal_factor, diagonal_gramian
-from ssmred.gramians.dense import dense_factor, dense_finite_gramian, slycot_gramian
+from ssmred.gramians.closed_form import diagonal_factor, diagonal_gramian, stable_gramian
+from ssmred.gramians.dense import dense_factor, dense_finite_gramian
+from ssmred.gramians.equations import lyapunov, stein
+from ssmred.gramians.solvers import BACKENDS
 from ssmred.systems.diagonal import DiagonalSystem
-from ssmred.systems.linear import LinearSystem
-from ssmred.systems.stability import check_stable
+from ssmred.systems.linear import LinearSystem, adjoint
+from ssmred.systems.stability import check_horizon_of
 
 __all__ = [
     "controllability_factor",
     "controllability_gramian",
-    "hankel_singular_values",
+    "gramian_factor",
     "observability_factor",
     "observability_gramian",
     "pseudo_gramian",
@@ -27,7 +29,7 @@ __all__ = [
 
 
 def controllability_gramian(
-    system: LinearSystem, *, horizon: int | None = None, backend: str = "hammarling"
+    system: LinearSystem, *, horizon: int | None = None, backend: str = "ssmred"
 ) -> np.ndarray:
     """Return the controllability Gramian ``P = sum_k A^k B B^* A^{*k}``.
 
@@ -39,7 +41,7 @@ def controllability_gramian(
         Discrete or continuous (``A P + P A^* = -B B^*``) time; either recurrence, same P.
     horizon : int or None
         Number of terms; None is infinite, and the only one in continuous time.
-    backend : {"hammarling", "slycot"}
+    backend : {"ssmred", "scipy", "slycot"}
         Used for dense systems at infinite horizon only; never chosen by what is installed.
 
     Returns
@@ -73,7 +75,7 @@ def controllability_gramian(
 
 
 def observability_gramian(
-    system: LinearSystem, *, horizon: int | None = None, backend: str = "hammarling"
+    system: LinearSystem, *, horizon: int | None = None, backend: str = "ssmred"
 ) -> np.ndarray:
     """Return the observability Gramian ``Q = sum_k A^{*k} C^* C A^k``.
 
@@ -132,7 +134,7 @@ def pseudo_gramian(
     [[(0.8+0j)]]
     """
     where = "pseudo_gramian"
-    length = _checked(system, horizon, where)
+    length = check_horizon_of(system, horizon, where)
     if not isinstance(system, DiagonalSystem):
         raise UnsupportedOperationError(
             message(where, "the system is dense", cure="Use the Gramian of system.realified().")
@@ -165,7 +167,16 @@ def realified_gramian(gramian: np.ndarray, pseudo: np.ndarray) -> np.ndarray:
     -------
     (..., 2 n, 2 n) float64
         The controllability Gramian of ``system.realified()``.
+
+    Raises
+    ------
+    ShapeError, DataError
+        If the two are not finite square matrices of one shape.
     """
+    where = "realified_gramian"
+    gramian, pseudo = check_array(gramian, "gramian", where), check_array(pseudo, "pseudo", where)
+    check_shape(gramian, (gramian.shape[-1] if gramian.ndim else None,) * 2, "gramian", where)
+    check_shape(pseudo, gramian.shape, "pseudo", where)
     real_real = (gramian + pseudo).real / 2
     imag_imag = (gramian - pseudo).real / 2
     real_imag = (pseudo - gramian).imag / 2
@@ -207,109 +218,53 @@ def controllability_factor(system: LinearSystem, *, horizon: int | None = None) 
     >>> controllability_factor(DiagonalSystem([0.6], [4.0], [1.0])).tolist()
     [[5.0]]
     """
-    return _factor(system, "controllability_factor", horizon, dual=False)
+    return gramian_factor(system, "controllability_factor", horizon, dual=False)
 
 
 def observability_factor(system: LinearSystem, *, horizon: int | None = None) -> np.ndarray:
     """Return L with ``Q = L L^*`` without ever forming Q; see :func:`controllability_factor`."""
-    return _factor(system, "observability_factor", horizon, dual=True)
-
-
-def hankel_singular_values(system: LinearSystem, *, horizon: int | None = None) -> np.ndarray:
-    """Return the Hankel singular values, the singular values of ``Lq^* Lp``.
-
-    Parameters
-    ----------
-    system : DiagonalSystem or DenseSystem
-        A ``real_output`` system is completed by its conjugate modes, a post-update one brought to
-        the standard recurrence (past inputs reach future outputs through ``C A``).
-    horizon : int or None
-        With a horizon, the values of the Gramians of that horizon.
-
-    Returns
-    -------
-    (..., n) float64
-        In descending order; ``2 n`` of them for ``real_output``.
-
-    Raises
-    ------
-    UnstableSystemError
-        If a pole is not stable and the horizon is infinite.
-
-    Examples
-    --------
-    >>> from ssmred.systems import DiagonalSystem
-    >>> hankel_singular_values(DiagonalSystem([0.6], [4.0], [1.0])).tolist()
-    [6.25]
-    """
-    where = "hankel_singular_values"
-    length = _checked(system, horizon, where)
-    if system.is_discrete:
-        system = system.with_recurrence("standard")
-    if system.real_output:
-        diagonal = isinstance(system, DiagonalSystem)
-        system = system.full_spectrum() if diagonal else system.realified()
-    left = _factor(system, where, length, dual=True)
-    right = _factor(system, where, length, dual=False)
-    return np.linalg.svd(np.swapaxes(left, -1, -2).conj() @ right, compute_uv=False)
-
-
-def _checked(system: LinearSystem, horizon: int | None, where: str) -> int | None:
-    if not isinstance(system, LinearSystem):
-        raise UnsupportedOperationError(
-            message(
-                where,
-                "not a system",
-                expected="DiagonalSystem or DenseSystem",
-                got=type(system).__name__,
-            )
-        )
-    length = check_horizon(horizon, where)
-    if length is None:
-        check_stable(system, where)
-    elif not system.is_discrete:
-        raise UnsupportedOperationError(
-            message(
-                where,
-                "a finite horizon counts samples, but the system is in continuous time",
-                cure="Discretise it, or use horizon=None.",
-            )
-        )
-    return length
+    return gramian_factor(system, "observability_factor", horizon, dual=True)
 
 
 def _dual_arrays(system: LinearSystem, dual: bool) -> tuple[np.ndarray, np.ndarray]:
     """Return (poles or A, B), or (conj(poles) or A^*, C^*) for observability."""
-    C_adjoint = np.swapaxes(system.C, -1, -2).conj()
     if isinstance(system, DiagonalSystem):
-        return (system.poles.conj(), C_adjoint) if dual else (system.poles, system.B)
+        return (system.poles.conj(), adjoint(system.C)) if dual else (system.poles, system.B)
     A = system.A  # type: ignore[attr-defined]
-    return (np.swapaxes(A, -1, -2).conj(), C_adjoint) if dual else (A, system.B)
+    return (adjoint(A), adjoint(system.C)) if dual else (A, system.B)
 
 
 def _gramian(
     system: LinearSystem, where: str, horizon: int | None, backend: str, *, dual: bool
 ) -> np.ndarray:
-    length = _checked(system, horizon, where)
-    check_choice(backend, ("hammarling", "slycot"), "backend", where)
+    length = check_horizon_of(system, horizon, where)
+    check_choice(backend, BACKENDS, "backend", where)
     A, B = _dual_arrays(system, dual)
     continuous = not system.is_discrete
     if isinstance(system, DiagonalSystem):
-        weights = B @ np.swapaxes(B, -1, -2).conj()
-        gramian = diagonal_gramian(
-            A, weights, horizon=length, conjugate=True, continuous=continuous, where=where
-        )
+        if length is None:
+            gramian = stable_gramian(A, B, continuous=continuous, where=where)
+        else:
+            weights = B @ adjoint(B)
+            gramian = diagonal_gramian(
+                A, weights, horizon=length, conjugate=True, continuous=continuous, where=where
+            )
         return gramian if system._has_complex_data() else gramian.real.copy()
-    if backend == "slycot" and length is None:
-        return slycot_gramian(A, B, continuous=continuous, where=where)
+    if backend != "ssmred" and length is None:
+        weights = B @ adjoint(B)
+        weights = (weights + adjoint(weights)) / 2
+        return (lyapunov if continuous else stein)(A, weights, backend=backend).X
     if length is not None:
         return dense_finite_gramian(A, B, length, where)
     factor = dense_factor(A, B, horizon=None, continuous=continuous, where=where)
-    return factor @ np.swapaxes(factor, -1, -2).conj()
+    return factor @ adjoint(factor)
 
 
-def _factor(system: LinearSystem, where: str, horizon: int | None, *, dual: bool) -> np.ndarray:
-    length = _checked(system, horizon, where)
+def gramian_factor(
+    system: LinearSystem, where: str, horizon: int | None, *, dual: bool
+) -> np.ndarray:
+    """Return :func:`controllability_factor` or its dual; errors name the function ``where``."""
+    length = check_horizon_of(system, horizon, where)
     A, B = _dual_arrays(system, dual)
     if isinstance(system, DiagonalSystem):
         if dual:
@@ -318,6 +273,6 @@ def _factor(system: LinearSystem, where: str, horizon: int | None, *, dual: bool
             system = system.replace(
                 poles=A, B=B, C=empty, D=np.zeros((*batch, 0, B.shape[-1])), real_output=False
             )
-        factor = diagonal_factor(system, horizon=length)
+        factor = diagonal_factor(system, horizon=length, where=where)
         return factor if system._has_complex_data() else factor.real.copy()
     return dense_factor(A, B, horizon=length, continuous=not system.is_discrete, where=where)

@@ -16,13 +16,14 @@ import numpy as np
 
 from ssmred.checks import check_horizon
 from ssmred.errors import AccuracyError, UnstableSystemError, UnsupportedOperationError, message
+from ssmred.gramians.closed_form import conjugate_factor
 from ssmred.kernels.square_root import (
     INFINITE,
     fill_merged_roots,
     fill_regularised_roots,
     fill_response_roots,
 )
-from ssmred.systems import DiagonalSystem
+from ssmred.systems import DiagonalSystem, stability_margins
 
 __all__ = [
     "SquareRoot",
@@ -95,8 +96,9 @@ def basis_square_root(system: DiagonalSystem, *, horizon: int | None = None) -> 
     -----
     Level: FLOAT. Column j is exact for a basis column moved by a few ``eps * ||phi_j||``; mode
     columns carry, besides, an orthogonal part of their own, ``4 eps`` times as long as the mode, so
-    that no coefficient can use rounding errors. Cost ``O(n**3 log T)`` per channel. Continuous time
-    goes through the Cayley transform, an isometry. Theory: ``theory/square-root-doubling.md``.
+    that no coefficient can use rounding errors. Cost ``O(n**3 log T)`` per channel; in continuous
+    time O(n**3), from the factor of the Cauchy-like Gramian. Theory:
+    ``theory/square-root-doubling.md``.
     Source: doubling as in [Smith1968], QR of stacked triangles as in [GolubVanLoan2013].
 
     Examples
@@ -109,14 +111,20 @@ def basis_square_root(system: DiagonalSystem, *, horizon: int | None = None) -> 
     where = "basis_square_root"
     check_diagonal(system, where)
     horizon = check_horizon(horizon, where)
-    poles, weights, B = _discrete_form(system, horizon, where)
-    channels, modes = poles.shape
+    modes = system.order
+    channels = int(np.prod(system.batch_shape))
+    _check_decay(system, np.any(system.B != 0, axis=-1), horizon, where)
+    poles = np.ascontiguousarray(system.poles.reshape(channels, modes))
+    B = system.B.reshape(channels, modes, system.inputs)
     alive = np.any(B != 0, axis=-1)
-    samples = INFINITE if horizon is None else horizon - 1
-    roots = np.empty((channels, 2 * modes, 2 * modes))
-    fill_response_roots(poles, alive, samples, int(system.is_post_update), roots)
+    if system.is_discrete:
+        samples = INFINITE if horizon is None else horizon - 1
+        roots = np.empty((channels, 2 * modes, 2 * modes))
+        fill_response_roots(poles, alive, samples, int(system.is_post_update), roots)
+    else:
+        roots = _continuous_roots(poles, alive)
     # With one input its weight is part of the coefficients.
-    weights = np.ones_like(weights) if B.shape[-1] == 1 else weights * B
+    weights = np.ones((channels, modes, 1)) if system.inputs == 1 else B
     turns = _turns(weights * alive[..., None], system.real_output)
     fixed = turns.shape[1]
     if fixed > 1:
@@ -166,7 +174,8 @@ def basis_coefficients(system: DiagonalSystem) -> np.ndarray:
     if system.real_output:
         modes = np.stack([C.real, -C.imag], axis=-2)
     else:
-        D = np.stack([D.real, D.imag], axis=-2).reshape(*system.batch_shape, -1, system.outputs)
+        rows = 2 * system.inputs
+        D = np.stack([D.real, D.imag], axis=-2).reshape(*system.batch_shape, rows, system.outputs)
         modes = np.stack([C.real, C.imag], axis=-2)
     modes = modes.reshape(*system.batch_shape, 2 * system.order, system.outputs)
     return np.concatenate([D, modes], axis=-2)
@@ -212,29 +221,12 @@ def check_diagonal(system: object, where: str) -> None:
         )
 
 
-def _discrete_form(
-    system: DiagonalSystem, horizon: int | None, where: str
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return poles (H, n), state weights (H, n, 1) and B (H, n, m) of an isometric system."""
-    n, m = system.order, system.inputs
-    channels = int(np.prod(system.batch_shape))
-    poles = np.ascontiguousarray(system.poles.reshape(channels, n))
-    B = system.B.reshape(channels, n, m)
-    driven = np.any(B != 0, axis=-1)
-    growth = np.abs(poles) if system.is_discrete else 1 + poles.real
-    if horizon is None and np.any(growth[driven] >= 1):
-        raise UnstableSystemError(
-            message(
-                where,
-                "a driven mode does not decay, so its infinite-horizon Gramian does not exist",
-                expected="|pole| < 1" if system.is_discrete else "Re(pole) < 0",
-                got=f"{int((growth[driven] >= 1).sum())} other modes",
-                cure="Pass a finite horizon." if system.is_discrete else "",
-            )
-        )
-    weights = np.ones_like(poles)
-    if not system.is_discrete:
-        if horizon is not None:
+def _check_decay(
+    system: DiagonalSystem, driven: np.ndarray, horizon: int | None, where: str
+) -> None:
+    """Raise an error if there is no Gramian of this horizon."""
+    if horizon is not None:
+        if not system.is_discrete:
             raise UnsupportedOperationError(
                 message(
                     where,
@@ -242,33 +234,36 @@ def _discrete_form(
                     cure="Discretise the system, or pass horizon=None.",
                 )
             )
-        scale = _cayley_scale(poles)
-        weights = np.sqrt(2 * scale) / (scale - poles)
-        poles = (scale + poles) / (scale - poles)
-    return poles, weights[..., None], B
+        return
+    lasting = driven & ~(stability_margins(system) > 0)
+    if lasting.any():
+        raise UnstableSystemError(
+            message(
+                where,
+                "a driven mode does not decay, so its infinite-horizon Gramian does not exist",
+                expected="|pole| < 1" if system.is_discrete else "Re(pole) < 0",
+                got=f"{int(lasting.sum())} other modes",
+                cure="Pass a finite horizon." if system.is_discrete else "",
+            )
+        )
 
 
-def _cayley_scale(poles: np.ndarray) -> np.ndarray:
-    """Return the geometric mean of |pole| per channel, where the Cayley transform is centred.
-
-    Poles at 0 are the padding of shorter channels and do not count.
-    """
-    size = np.abs(poles)
-    driven = size > 0
-    logs = np.log(np.where(driven, size, 1.0))
-    count = np.maximum(driven.sum(axis=-1, keepdims=True), 1)
-    return np.exp(logs.sum(axis=-1, keepdims=True) / count)
+def _continuous_roots(poles: np.ndarray, alive: np.ndarray) -> np.ndarray:
+    """Return R (H, 2 n, 2 n), stored by columns, for the functions ``Re, Im e^{l t}`` on t > 0."""
+    ones = alive[..., None].astype(np.complex128)
+    factor = conjugate_factor(np.where(alive, poles, -1.0), ones, continuous=True)
+    upper = np.linalg.qr(np.swapaxes(factor, -1, -2), mode="r")
+    triangle = np.ascontiguousarray(np.swapaxes(upper, -1, -2))
+    # once more by the kernel, which leaves the rows of columns of zeros empty
+    same = np.broadcast_to(np.eye(2), (len(poles), 1, poles.shape[1], 2, 2)).copy()
+    roots = np.empty_like(triangle)
+    fill_merged_roots(triangle, same, roots)
+    return roots
 
 
 def _folded(system: DiagonalSystem) -> np.ndarray:
     """Return the (..., n) factors between C and the coefficients of the modes."""
-    if system.inputs != 1:
-        return np.ones_like(system.poles)
-    folded = system.B[..., 0]
-    if not system.is_discrete:
-        scale = _cayley_scale(system.poles)
-        folded = folded * np.sqrt(2 * scale) / (scale - system.poles)
-    return folded
+    return np.ones_like(system.poles) if system.inputs != 1 else system.B[..., 0]
 
 
 def _turns(weights: np.ndarray, real_output: bool) -> np.ndarray:

@@ -11,11 +11,15 @@ from numba import njit, prange
 from ssmred.kernels.powers import one_minus_product, zdd_power
 
 __all__ = [
+    "fill_energies_of",
     "fill_gramian",
     "fill_lyapunov_factor",
     "fill_orthogonal_factor",
     "fill_squared_norms",
     "fill_stability_margins",
+    "fill_stable_gramian",
+    "kernel_gap",
+    "stable_gap",
 ]
 
 SMALL = 2.0**-52  # T |1 - z| below this: the geometric sum is T (1 - (T - 1) (1 - z) / 2)
@@ -88,11 +92,58 @@ def fill_stability_margins(poles, continuous, out):
 
 
 @njit(cache=True)
-def _kernel_gap(a, b, continuous):
+def kernel_gap(a, b, continuous):
     """Return ``1 - a conj(b)``, or ``-(a + conj(b))`` in continuous time."""
     if continuous:
         return complex(-(a.real + b.real), b.imag - a.imag)
     return one_minus_product(_pair(a, False), _pair(b, True))
+
+
+@njit(cache=True, inline="always")
+def stable_gap(a, b, margin, continuous):
+    """Return the same for stable poles; ``margin`` is the gap of b with itself, to one rounding.
+
+    ``margin + (b - a) conj(b)``: neither term exceeds ``2 |1 - a conj(b)|`` inside the circle, so
+    a few units in the last place are lost, wherever the poles are.
+    """
+    x, y = b.real - a.real, b.imag - a.imag
+    if continuous:
+        return complex(-(a.real + b.real), y)
+    return complex(margin + (x * b.real + y * b.imag), y * b.real - x * b.imag)
+
+
+@njit(cache=True, parallel=True)
+def fill_stable_gramian(poles, B, continuous, out, finite):
+    """Fill ``out_ij = B_i B_j^* / (1 - l_i conj(l_j))`` (or ``-B_i B_j^* / (l_i + conj(l_j))``).
+
+    poles (H, n) stable, B (H, n, m), out (H, n, n), complex128; finite (H,) bool.
+    """
+    channels, n = poles.shape
+    inputs = B.shape[2]
+    for h in prange(channels):
+        total = 0.0
+        for j in range(n):
+            pole = poles[h, j]
+            margin = kernel_gap(pole, pole, continuous).real
+            for i in range(j, n):
+                gap = stable_gap(poles[h, i], pole, margin, continuous)
+                real, imag = 0.0, 0.0
+                for a in range(inputs):
+                    v, w = B[h, i, a], B[h, j, a]
+                    real += v.real * w.real + v.imag * w.imag
+                    imag += v.imag * w.real - v.real * w.imag
+                if continuous:  # the squares of a gap may leave the range of float64
+                    entry = complex(real, imag) / gap
+                    x, y = entry.real, entry.imag
+                else:
+                    size = 1.0 / (gap.real * gap.real + gap.imag * gap.imag)
+                    x = (real * gap.real + imag * gap.imag) * size
+                    y = (imag * gap.real - real * gap.imag) * size
+                out[h, i, j] = complex(x, y)
+                out[h, j, i] = complex(x, -y)
+                total += abs(x) + abs(y)
+            out[h, j, j] = out[h, j, j].real
+        finite[h] = np.isfinite(total)
 
 
 @njit(cache=True, parallel=True)
@@ -107,13 +158,38 @@ def fill_orthogonal_factor(poles, continuous, out):
     for h in prange(channels):
         blaschke = np.ones(n, np.complex128)
         for k in range(n):
-            root = np.sqrt(_kernel_gap(poles[h, k], poles[h, k], continuous).real)
+            margin = kernel_gap(poles[h, k], poles[h, k], continuous).real
+            root = np.sqrt(margin)
             for i in range(k):
                 out[h, i, k] = 0.0
             for i in range(k, n):
-                gap = _kernel_gap(poles[h, i], poles[h, k], continuous)
+                gap = stable_gap(poles[h, i], poles[h, k], margin, continuous)
                 out[h, i, k] = blaschke[i] * root / gap
                 blaschke[i] *= (poles[h, i] - poles[h, k]) / gap
+
+
+@njit(cache=True)
+def fill_energies_of(poles, weights, continuous, out):
+    """Fill ``out_a = sum_k |sum_i w_ia l_i^k|^2`` of one system by the orthonormal factor.
+
+    poles (n,) complex128, weights (n, K) complex128, out (K,) float64.
+    """
+    n, outputs = weights.shape
+    blaschke = np.ones(n, np.complex128)
+    column = np.empty(outputs, np.complex128)
+    out[:] = 0.0
+    for k in range(n):
+        margin = kernel_gap(poles[k], poles[k], continuous).real
+        root = np.sqrt(margin)
+        column[:] = 0.0
+        for i in range(k, n):
+            gap = stable_gap(poles[i], poles[k], margin, continuous)
+            entry = blaschke[i] * root / gap
+            blaschke[i] *= (poles[i] - poles[k]) / gap
+            for a in range(outputs):
+                column[a] += weights[i, a] * entry
+        for a in range(outputs):
+            out[a] += column[a].real ** 2 + column[a].imag ** 2
 
 
 @njit(cache=True, parallel=True)
@@ -141,21 +217,7 @@ def fill_squared_norms(poles, residues, counts, real, continuous, out):
                 for a in range(outputs):
                     weights[full, a] = 0.5 * residues[h, i, a].conjugate()
                 full += 1
-        blaschke = np.ones(full, np.complex128)
-        column = np.empty(outputs, np.complex128)
-        for a in range(outputs):
-            out[h, a] = 0.0
-        for k in range(full):
-            root = np.sqrt(_kernel_gap(expanded[k], expanded[k], continuous).real)
-            column[:] = 0.0
-            for i in range(k, full):
-                gap = _kernel_gap(expanded[i], expanded[k], continuous)
-                entry = blaschke[i] * root / gap
-                blaschke[i] *= (expanded[i] - expanded[k]) / gap
-                for a in range(outputs):
-                    column[a] += weights[i, a] * entry
-            for a in range(outputs):
-                out[h, a] += column[a].real ** 2 + column[a].imag ** 2
+        fill_energies_of(expanded[:full], weights[:full], continuous, out[h])
 
 
 @njit(cache=True, parallel=True)
@@ -169,12 +231,12 @@ def fill_lyapunov_factor(A, R, continuous, out):
     channels, n = A.shape[0], A.shape[1]
     for h in prange(channels):
         T, W, U = A[h], R[h], out[h]
-        y = np.empty(n, np.complex128)
+        y, carried = np.empty(n, np.complex128), np.empty(n, np.complex128)
         U[:, :] = 0.0
         for k in range(n):
             alpha = T[k, k]
             beta = np.sqrt(
-                -2.0 * alpha.real if continuous else _kernel_gap(alpha, alpha, False).real
+                -2.0 * alpha.real if continuous else kernel_gap(alpha, alpha, False).real
             )
             size = abs(W[k, k])  # make the pivot of R real and non-negative
             turn = W[k, k].conjugate() / size if size > 0.0 else complex(1.0, 0.0)
@@ -184,19 +246,21 @@ def fill_lyapunov_factor(A, R, continuous, out):
             U[k, k] = top
             # Forward substitution for the rest of the row: u_j uses u_l, l < j.
             for j in range(k + 1, n):
-                carried = top * T[k, j]
-                for i in range(k + 1, j):
-                    carried += U[k, i] * T[i, j]
+                carried[j] = top * T[k, j]
+            for j in range(k + 1, n):
                 if continuous:
                     gap = -(alpha.conjugate() + T[j, j])
-                    U[k, j] = (beta * W[k, j] + carried) / gap
+                    U[k, j] = (beta * W[k, j] + carried[j]) / gap
                     y[j] = W[k, j] - beta * U[k, j]
                 else:
-                    gap = _kernel_gap(T[j, j], alpha, False)
-                    U[k, j] = (beta * W[k, j] + alpha.conjugate() * carried) / gap
+                    gap = kernel_gap(T[j, j], alpha, False)
+                    U[k, j] = (beta * W[k, j] + alpha.conjugate() * carried[j]) / gap
                     # alpha r - beta (carried + u_j t_jj) with u_j put in: for diagonal A this
                     # is r (alpha - t_jj) / gap, a product, so nothing cancels.
-                    y[j] = (W[k, j] * (alpha - T[j, j]) - beta * carried) / gap
+                    y[j] = (W[k, j] * (alpha - T[j, j]) - beta * carried[j]) / gap
+                value = U[k, j]
+                for i in range(j + 1, n):
+                    carried[i] += value * T[j, i]
             # R has rows k+1.. plus the new row y; rotate y into them.
             for i in range(k + 1, n):
                 norm = np.hypot(abs(W[i, i]), abs(y[i]))

@@ -212,7 +212,9 @@ def test_real_dense_gramians_agree_with_slycot_and_control(dt):
         got = gramian(system)
         assert got.dtype == np.float64
         scale = np.abs(got).max()
-        assert np.abs(got - gramian(system, backend="slycot")).max() <= 10 * ROUNDING * scale
+        for backend in ("scipy", "slycot"):
+            peer = gramian(system, backend=backend)
+            assert np.abs(got - peer).max() <= 10 * ROUNDING * scale
         assert np.abs(got - control.gram(system.to_control(), kind)).max() <= 10 * ROUNDING * scale
 
 

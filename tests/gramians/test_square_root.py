@@ -177,6 +177,17 @@ def test_continuous_time_has_the_closed_form():
     assert np.all(np.abs(np.abs(G[0::2, 1::2]) - np.abs(P.imag)) <= 1e-12 * scale)
 
 
+@pytest.mark.parametrize("distance", [1e-12, 1e-18])
+def test_continuous_time_next_to_the_axis(distance):
+    """Neighbours closer to each other than rounding of ``(a + l) / (a - l)`` could tell apart."""
+    poles = distance * np.array([-1.0, -2.0, -3.0 + 1j, -0.5]) + np.array([3j, 3j, 3j, -1.0])
+    system = DiagonalSystem(poles, np.ones(4), np.ones(4), dt=0.0)
+    G = gram(basis_square_root(system)[2:, 2:])
+    P = -1 / (poles[:, None] + poles.conj())
+    scale = np.sqrt(np.outer(np.diag(P).real, np.diag(P).real))
+    assert np.all(np.abs(G[0::2, 0::2] - P.real) <= 1e-12 * scale)
+
+
 def test_padding_of_a_continuous_time_batch_changes_nothing():
     rng = np.random.default_rng(4)
     poles = -np.exp(rng.uniform(-3, 3, 3)) + 1j * rng.standard_normal(3)
