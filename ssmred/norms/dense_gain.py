@@ -5,14 +5,13 @@ Theory: ``theory/finite-horizon-gain.md``, ``theory/l1-gain.md``.
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 import numpy as np
 
 from ssmred.errors import AccuracyError, message
 from ssmred.norms.response_form import UNIT
-from ssmred.systems.dense import DenseSystem
+from ssmred.systems.dense import DenseSystem, flat_matrices
 
 __all__ = ["DenseSamples", "dense_samples"]
 
@@ -50,11 +49,8 @@ def dense_samples(system: DenseSystem, horizon: int | None, where: str) -> Dense
     if system.is_real:
         system = system.realified()
     system = system.with_recurrence("standard")
-    n, channels = system.order, math.prod(system.batch_shape)
-    A = system.A.reshape(channels, n, n)
-    B = system.B.reshape(channels, n, system.inputs)
-    C = system.C.reshape(channels, system.outputs, n)
-    D = system.D.reshape(channels, 1, *system.D.shape[-2:])
+    n = system.order
+    A, B, C, D = flat_matrices(system)
     with np.errstate(all="ignore"):  # overflow is found and reported below
         if horizon is not None:
             values, inputs, outputs = _march(A, B, C, horizon - 1)
@@ -66,14 +62,14 @@ def dense_samples(system: DenseSystem, horizon: int | None, where: str) -> Dense
         size_a = np.linalg.norm(A, axis=(-2, -1))
         size_c = np.linalg.norm(C, axis=(-2, -1))
         rounding = 1.1 * step * sums_in * (size_a * sums_out + size_c)
-        rounding += 4 * UNIT * np.linalg.norm(D[:, 0], axis=(-2, -1))
-    values = np.concatenate([D, values], axis=1)
+        rounding += 4 * UNIT * np.linalg.norm(D, axis=(-2, -1))
+    values = np.concatenate([D[:, None], values], axis=1)
     if not (np.isfinite(values).all() and np.isfinite(rounding).all()):
         raise AccuracyError(
             message(
                 where,
                 "the impulse response overflows float64",
-                cure="Shorten the horizon.",
+                cure="Shorten the horizon, or scale the inputs and outputs.",
             )
         )
     return DenseSamples(values, (rounding + tail) * (1.0 + 1e-12))

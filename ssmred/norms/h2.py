@@ -7,18 +7,16 @@ from __future__ import annotations
 
 import numpy as np
 
-from ssmred.checks import check_horizon
-from ssmred.errors import UnsupportedOperationError, message
 from ssmred.gramians.dense import dense_factor
 from ssmred.kernels.gramian import fill_squared_norms
 from ssmred.norms.response_form import ResponseForm, response_form
-from ssmred.systems.conversions import difference
+from ssmred.systems.conversions import difference_of
 from ssmred.systems.dense import DenseSystem
 from ssmred.systems.diagonal import DiagonalSystem
 from ssmred.systems.linear import LinearSystem
-from ssmred.systems.stability import check_stable
+from ssmred.systems.stability import check_horizon_of
 
-__all__ = ["h2_error", "h2_norm"]
+__all__ = ["h2_error", "h2_norm", "h2_of"]
 
 
 def h2_norm(system: LinearSystem, *, horizon: int | None = None) -> np.ndarray | float:
@@ -67,7 +65,7 @@ def h2_norm(system: LinearSystem, *, horizon: int | None = None) -> np.ndarray |
     >>> h2_norm(DiagonalSystem([-2.0], [2.0], [1.0], dt=0))
     1.0
     """
-    return _h2_norm(system, horizon, "h2_norm")
+    return h2_of(system, horizon, "h2_norm")
 
 
 def h2_error(
@@ -103,33 +101,15 @@ def h2_error(
     >>> h2_error(full, DiagonalSystem([0.5], [1.0], [1.0]))
     5.0
     """
-    return _h2_norm(difference(full, reduced), horizon, "h2_error")
+    return h2_of(difference_of(full, reduced, "h2_error"), horizon, "h2_error")
 
 
-def _h2_norm(system: LinearSystem, horizon: int | None, where: str) -> np.ndarray | float:
-    if not isinstance(system, LinearSystem):
-        raise UnsupportedOperationError(
-            message(
-                where,
-                "not a system",
-                expected="DiagonalSystem or DenseSystem",
-                got=type(system).__name__,
-            )
-        )
-    length = check_horizon(horizon, where)
-    if length is None:
-        check_stable(system, where)
-    elif not system.is_discrete:
-        raise UnsupportedOperationError(
-            message(
-                where,
-                "a finite horizon counts samples, but the system is in continuous time",
-                cure="Discretise it, or use horizon=None.",
-            )
-        )
+def h2_of(system: LinearSystem, horizon: int | None, where: str) -> np.ndarray | float:
+    """Return :func:`h2_norm`; errors name the function ``where``."""
+    length = check_horizon_of(system, horizon, where)
     if isinstance(system, DiagonalSystem):
         form = response_form(system)
-        return form.shaped(_infinite(form) if length is None else _finite(form, length))
+        return form.shaped(_infinite(form) if length is None else _finite(form, length, where))
     return _dense(system.to_dense(), length, where)
 
 
@@ -153,10 +133,10 @@ def _infinite(form: ResponseForm) -> np.ndarray:
     return np.hypot(direct, response)
 
 
-def _finite(form: ResponseForm, horizon: int) -> np.ndarray:
+def _finite(form: ResponseForm, horizon: int, where: str) -> np.ndarray:
     """Return the norms (H,) of the first samples, block by block."""
     total = np.linalg.norm(form.direct, axis=1)
-    for block in form.later_blocks(horizon):
+    for block in form.later_blocks(horizon, where):
         scale = np.abs(block).max(axis=(1, 2), initial=0.0)
         scale = np.where(scale > 0, scale, 1.0)
         scaled = block / scale[:, None, None]

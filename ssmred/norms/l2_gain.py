@@ -10,7 +10,6 @@ import math
 import numpy as np
 from scipy import fft
 
-from ssmred.checks import check_horizon
 from ssmred.errors import UnsupportedOperationError, message
 from ssmred.kernels.phase_grid import fill_phase_grid, fill_transfer_values
 from ssmred.norms.dense_gain import dense_samples
@@ -21,10 +20,10 @@ from ssmred.norms.impulse import (
     transform_rounding,
 )
 from ssmred.norms.response_form import UNIT, ResponseForm, response_form
-from ssmred.systems.conversions import difference
+from ssmred.systems.conversions import difference_of
 from ssmred.systems.diagonal import DiagonalSystem
-from ssmred.systems.linear import LinearSystem
-from ssmred.systems.stability import check_stable
+from ssmred.systems.linear import LinearSystem, check_system
+from ssmred.systems.stability import check_horizon_of
 
 __all__ = ["l2_gain", "l2_gain_error"]
 
@@ -101,13 +100,24 @@ def l2_gain_error(
     >>> 1.5 <= l2_gain_error(full, reduced, horizon=3) < 1.5 * (1 + 1e-14)
     True
     """
-    return _l2_gain(difference(full, reduced), horizon, oversampling, "l2_gain_error")
+    return _l2_gain(
+        difference_of(full, reduced, "l2_gain_error"), horizon, oversampling, "l2_gain_error"
+    )
 
 
 def _l2_gain(
     system: LinearSystem, horizon: int | None, oversampling: float, where: str
 ) -> np.ndarray | float:
-    length = check_discrete(system, horizon, where)
+    check_system(system, where)
+    if not system.is_discrete:
+        raise UnsupportedOperationError(
+            message(
+                where,
+                "the system is in continuous time",
+                cure="hinf_norm bounds its energy gain; or discretise it first.",
+            )
+        )
+    length = check_horizon_of(system, horizon, where)
     check_oversampling(oversampling, where)
     if not isinstance(system, DiagonalSystem):
         samples = dense_samples(system.to_dense(), length, where)
@@ -126,31 +136,10 @@ def _l2_gain(
         if length is None:
             gains[channels] = _infinite(part, oversampling)
         else:
-            samples = part.samples(length)
+            samples = part.samples(length, where)
             values = np.moveaxis(samples, -1, 1).reshape(len(samples), length, *form.entries)
             gains[channels] = _sampled(values, oversampling) + _frobenius(part.rounding(length))
     return form.shaped(np.nextafter(gains, np.inf))
-
-
-def check_discrete(system: LinearSystem, horizon: int | None, where: str) -> int | None:
-    """Return the checked horizon of a discrete system that is stable where it is infinite."""
-    if not isinstance(system, LinearSystem):
-        raise UnsupportedOperationError(
-            message(
-                where,
-                "not a system",
-                expected="DiagonalSystem or DenseSystem",
-                got=type(system).__name__,
-            )
-        )
-    length = check_horizon(horizon, where)
-    if not system.is_discrete:
-        raise UnsupportedOperationError(
-            message(where, "the system is in continuous time", cure="Discretise it first.")
-        )
-    if length is None:
-        check_stable(system, where)
-    return length
 
 
 def _frobenius(entries: np.ndarray) -> np.ndarray:

@@ -16,10 +16,10 @@ from ssmred.checks import check_integer
 from ssmred.errors import AccuracyError, UnsupportedOperationError, message
 from ssmred.kernels.gramian import fill_stability_margins
 from ssmred.kernels.response import exponential_blocks, fill_merged_residues
-from ssmred.systems.conversions import difference
+from ssmred.systems.conversions import difference_of
 from ssmred.systems.diagonal import DiagonalSystem
 
-__all__ = ["ResponseForm", "difference_response", "response_form"]
+__all__ = ["ResponseForm", "difference_response", "response_form", "with_conjugates"]
 
 UNIT = 2.0**-53  # rounding unit of float64
 BLOCK_ENTRIES = 2**22  # samples held at once
@@ -73,12 +73,12 @@ class ResponseForm:
         """Return values (H,) in the batch shape, a float for a single system."""
         return float(values[0]) if self.batch_shape == () else values.reshape(self.batch_shape)
 
-    def samples(self, horizon: int) -> np.ndarray:
+    def samples(self, horizon: int, where: str) -> np.ndarray:
         """Return ``h_0 ... h_{horizon-1}`` as (H, K, horizon), float64 where real."""
         direct = self.direct.real if self.real else self.direct
-        return np.concatenate([direct[..., None], *self.later_blocks(horizon)], axis=-1)
+        return np.concatenate([direct[..., None], *self.later_blocks(horizon, where)], axis=-1)
 
-    def later_blocks(self, horizon: int) -> Iterator[np.ndarray]:
+    def later_blocks(self, horizon: int, where: str) -> Iterator[np.ndarray]:
         """Yield h_1 ... h_{horizon-1} in consecutive blocks (H, K, t) of bounded memory."""
         residues = np.swapaxes(self.residues, -1, -2)
         with np.errstate(all="ignore"):  # overflow is found and reported here
@@ -86,8 +86,8 @@ class ResponseForm:
                 if not np.isfinite(block).all():
                     raise AccuracyError(
                         message(
-                            "impulse response",
-                            f"it overflows float64 within {horizon} samples",
+                            where,
+                            f"the impulse response overflows float64 within {horizon} samples",
                             cure="Shorten the horizon.",
                         )
                     )
@@ -167,6 +167,22 @@ def response_form(system: DiagonalSystem) -> ResponseForm:
     )
 
 
+def with_conjugates(
+    poles: np.ndarray, residues: np.ndarray, counts: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return the modes (H, 2 n) of a real response: halves of pairs, real poles once, then none."""
+    alive = np.arange(poles.shape[1]) < counts[:, None]
+    pairs = alive & (poles.imag != 0)
+    scale = np.where(pairs, 0.5, 1.0)[..., None]
+    both = np.concatenate([poles, poles.conj()], axis=1)
+    weights = np.concatenate([residues * scale, residues.conj() * scale], axis=1)
+    used = np.concatenate([alive, pairs], axis=1)
+    order = np.argsort(~used, axis=1, kind="stable")
+    both = np.take_along_axis(both, order, axis=1)
+    weights = np.take_along_axis(weights, order[..., None], axis=1)
+    return both, np.ascontiguousarray(weights), used.sum(axis=1)
+
+
 def difference_response(
     full: DiagonalSystem, reduced: DiagonalSystem, horizon: int
 ) -> tuple[np.ndarray, np.ndarray]:
@@ -204,13 +220,18 @@ def difference_response(
     """
     where = "difference_response"
     length = check_integer(horizon, "horizon", where, low=1)
-    system = difference(full, reduced)
+    system = difference_of(full, reduced, where)
     if not isinstance(system, DiagonalSystem) or not system.is_discrete:
         raise UnsupportedOperationError(
-            message(where, "not a pair of discrete diagonal systems", got=repr(system))
+            message(
+                where,
+                "not a pair of discrete diagonal systems",
+                got=repr(system),
+                cure="Discretise or diagonalise them first.",
+            )
         )
     form = response_form(system)
     shape = (*form.batch_shape, length, *form.entries)
-    samples = np.ascontiguousarray(np.swapaxes(form.samples(length), -1, -2)).reshape(shape)
+    samples = np.ascontiguousarray(np.swapaxes(form.samples(length, where), -1, -2)).reshape(shape)
     radius = form.rounding(length).reshape(*form.batch_shape, *form.entries)
     return samples, radius

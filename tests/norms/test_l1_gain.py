@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from ssmred.errors import AccuracyError, UnstableSystemError, UnsupportedOperationError
 from ssmred.norms import l1_gain, l1_gain_error
-from ssmred.systems import DenseSystem, DiagonalSystem
+from ssmred.systems import DenseSystem, DiagonalSystem, discretise
 
 TIGHT = 1e-11  # rounding terms and a tail of 2**-40, relative
 
@@ -104,9 +104,187 @@ def test_order_zero_and_bad_input():
     unstable = DiagonalSystem([1.0], [1], [1])
     with pytest.raises(UnstableSystemError, match="l1_gain"):
         l1_gain(unstable)
-    with pytest.raises(UnsupportedOperationError, match="continuous"):
-        l1_gain(DiagonalSystem([-1.0], [1], [1], dt=0))
     with pytest.raises(AccuracyError, match="not decayed"):
         l1_gain(DenseSystem([[1 - 1e-9]], [[1]], [[1]]))
     with pytest.raises(AccuracyError, match="overflow"):
         l1_gain(DiagonalSystem([2.0], [1], [1]), horizon=3000)
+
+
+@pytest.mark.theorem("l1-gain")
+@pytest.mark.parametrize("real", [False, True])
+def test_continuous_time_bounds_the_integrals_of_the_moduli(real):
+    for seed in range(8):
+        rng = np.random.default_rng(seed)
+        n, m, p = 4, 2, 3
+        poles = -rng.uniform(0.2, 2, (2, n)) + 1j * rng.uniform(-4, 4, (2, n))
+        B, C = (rng.normal(size=(2, *k)) * (1 + 1j) for k in ((n, m), (p, n)))
+        D = rng.normal(size=(2, p, m))
+        system = DiagonalSystem(poles, B, C, D, dt=0, real_output=real)
+        step = 1e-3  # midpoint sums of |h|, which is smooth between its zeros
+        t = step * (np.arange(60000) + 0.5)
+        modes = np.exp(poles[:, :, None] * t)
+        h = np.einsum("hpn,hnm,hnt->hpmt", C, B, modes)
+        sums = step * np.abs(h.real if real else h).sum(axis=-1) + np.abs(D)
+        rows = sums.sum(axis=-1).max(axis=-1)
+        scale = np.einsum("hpn,hnm,hn->hpm", np.abs(C), np.abs(B), -1 / poles.real)
+        scale = scale.sum(axis=-1).max(axis=-1)
+        gain = l1_gain(system)
+        assert (gain >= rows * (1 - 1e-6)).all()  # of the midpoint rule
+        assert (gain <= rows + CONTINUOUS * scale).all()
+
+
+CONTINUOUS = 1e-3  # excess relative to the moduli of the modes
+
+
+@pytest.mark.theorem("l1-gain")
+@pytest.mark.parametrize("rate", [1e-6, 1.0, 1e6])
+def test_continuous_time_by_hand(rate):
+    one = l1_gain(DiagonalSystem([-rate], [1.0], [-3.0], -2.0, dt=0))
+    assert 2 + 3 / rate <= one <= (2 + 3 / rate) * (1 + CONTINUOUS)
+    # exp(-a t) cos(b t): a / (a^2 + b^2) + 2 b exp(-a pi / 2 b) / ((a^2 + b^2)(1 - exp(-a pi / b)))
+    for turns in (0.1, 1.0, 10.0, 1e4):
+        a, b = mpmath.mpf(rate), mpmath.mpf(rate) * mpmath.mpf(turns)
+        swing = mpmath.exp(-a * mpmath.pi / (2 * b)) / (1 - mpmath.exp(-a * mpmath.pi / b))
+        exact = (a + 2 * b * swing) / (a**2 + b**2)
+        pair = DiagonalSystem([complex(-rate, rate * turns)], [1.0], [1.0], dt=0, real_output=True)
+        with mpmath.workdps(30):
+            gain = mpmath.mpf(l1_gain(pair))
+            assert gain >= exact
+            assert gain <= exact * (1 + (CONTINUOUS * 3 if turns <= 10 else np.pi / 2 - 1))
+    twice = l1_gain_error(pair, pair.replace(C=2 * pair.C))
+    assert twice == pytest.approx(l1_gain(pair), rel=1e-12)
+
+
+def turned(system, rng, spread=0.0) -> DenseSystem:
+    """Return the same map in other coordinates, up to rounding."""
+    dense = system.to_dense()
+    n = dense.order
+    T = np.eye(n) + 0.3 * rng.normal(size=(n, n))
+    T = T * 2.0 ** np.round(rng.uniform(-spread, spread, n))
+    solve = np.linalg.solve
+    return dense.replace(A=solve(T, dense.A) @ T, B=solve(T, dense.B), C=dense.C @ T)
+
+
+@pytest.mark.theorem("l1-gain")
+@pytest.mark.parametrize("n", [1, 2, 4, 7])
+def test_dense_chains_of_equal_poles(n):
+    """``1 / (s + 1)^n`` has a positive impulse response: the gain is its value at 0, which is 1.
+
+    A is defective, so no method through eigenvectors could answer.
+    """
+    A = np.diag(np.ones(n - 1), 1) - np.eye(n)
+    gain = l1_gain(DenseSystem(A, np.eye(n)[:, -1:], np.eye(n)[:1], [[-3.0]], dt=0))
+    assert 4.0 <= gain <= 4.0 * (1 + CONTINUOUS)
+    scaled = l1_gain(DenseSystem(1e5 * A, np.eye(n)[:, -1:] * 1e5, np.eye(n)[:1], dt=0))
+    assert 1.0 <= scaled <= 1 + 2 * CONTINUOUS
+
+
+def lower_bound(system, step, count) -> float:
+    """Return the largest row sum of ``|D| + sum |int over a cell of h|``: below the gain exactly.
+
+    From the antiderivative ``sum r_i e^(l_i t) / l_i``; cells without a change of sign are exact.
+    """
+    edges = np.abs(system.D)
+    before = None
+    for start in range(0, count, 50_000):
+        t = step * np.arange(start, start + 50_001)
+        modes = np.exp(system.poles[:, None] * t) / system.poles[:, None]
+        whole = np.einsum("pn,nm,nt->pmt", system.C, system.B, modes)
+        whole = whole.real if system.real_output else whole
+        assert before is None or np.array_equal(before, whole[..., 0])
+        edges = edges + np.abs(np.diff(whole, axis=-1)).sum(axis=-1)
+        before = whole[..., -1]
+    return float(edges.sum(axis=-1).max())
+
+
+@pytest.mark.theorem("l1-gain")
+@pytest.mark.parametrize("real", [False, True])
+@pytest.mark.parametrize("spread", [0, 15])
+def test_dense_systems_in_continuous_time_bound_the_integrals(real, spread):
+    """Rates over two decades, states in units 2^-15 to 2^15; zero slack."""
+    for seed in range(8):
+        rng = np.random.default_rng(seed)
+        n, m, p = 4, 2, 3
+        poles = -(10.0 ** rng.uniform(-0.5, 1.5, n)) + 1j * rng.uniform(-4, 4, n)
+        B, C = (rng.normal(size=k) * (1 + 1j) for k in ((n, m), (p, n)))
+        system = DiagonalSystem(poles, B, C, rng.normal(size=(p, m)), dt=0, real_output=real)
+        exact = lower_bound(system, 5e-4, 200_000)
+        gain = l1_gain(turned(system, rng, spread))
+        assert exact <= gain <= exact * (1 + 2 * CONTINUOUS)
+        assert exact <= l1_gain(system)
+
+
+@pytest.mark.theorem("l1-gain")
+def test_no_peak_of_a_dense_continuous_system_is_amplified_more():
+    """Inputs that hold for a step: the sampled system has the same outputs at the samples."""
+    for seed in range(10):
+        rng = np.random.default_rng(seed)
+        n = 5
+        A = rng.normal(size=(n, n)) * (1 + 0.5j)
+        A -= (np.linalg.eigvals(A).real.max() + 0.3) * np.eye(n)
+        system = DenseSystem(A, rng.normal(size=(n, 2)), rng.normal(size=(1, n)), dt=0)
+        sampled = discretise(system, 0.05)
+        h = sampled.impulse_response(1000)[:, 0, :]  # the worst input: unit moduli, turned back
+        u = (np.conj(h) / np.abs(np.where(h == 0, 1, h)))[::-1]
+        peak = np.abs(sampled.simulate(u)[-1, 0])
+        assert peak <= l1_gain(system) <= peak * 1.1
+
+
+@pytest.mark.theorem("l1-gain")
+def test_slow_and_stiff_dense_systems_are_bounded_all_the_same():
+    """Rates 1e-2 to 1e3 with many turns: 1e5 between the slowest and the fastest."""
+    rng = np.random.default_rng(5)
+    poles = np.array([-1e-2 + 1j, -0.5 + 3j, -1e3])
+    system = DiagonalSystem(poles, np.ones(3), [1.0, 2.0, 3e3], dt=0, real_output=True)
+    gain, diagonal = l1_gain(turned(system, rng)), l1_gain(system)
+    mean = 2 / np.pi * 1e2  # of |cos|, over the decay of the slow pair alone
+    assert mean - 10 <= gain <= 1.1 * diagonal
+    error = l1_gain_error(turned(system, rng), system)
+    assert 0 < error < 0.1 * gain
+
+
+@pytest.mark.parametrize("rate", [1e-250, 1e-30, 1e30, 1e250])
+@pytest.mark.parametrize("size", [1e-150, 1.0, 1e150])
+def test_dense_continuous_systems_of_any_size(rate, size):
+    """One real pole: ``|b c| / rate``; nothing under- or overflows on the way."""
+    system = DenseSystem([[-rate]], [[size]], [[-1.0]], dt=0)
+    exact = mpmath.mpf(size) / mpmath.mpf(rate)
+    if exact > 1e308:
+        with pytest.raises(AccuracyError, match=r"l1_gain: the gain overflows.*Scale"):
+            l1_gain(system)
+    elif exact > 1e-300:
+        assert exact <= mpmath.mpf(l1_gain(system)) <= exact * (1 + CONTINUOUS)
+
+
+def test_dense_continuous_shapes():
+    rng = np.random.default_rng(6)
+    A = -np.eye(3) + 0.2 * rng.normal(size=(2, 2, 3, 3))
+    system = DenseSystem(A, rng.normal(size=(2, 2, 3, 2)), rng.normal(size=(2, 2, 1, 3)), dt=0)
+    gains = l1_gain(system)
+    assert gains.shape == (2, 2)
+    for k in np.ndindex(2, 2):
+        one = DenseSystem(A[k], system.B[k], system.C[k], dt=0)
+        assert l1_gain(one) == pytest.approx(gains[k], rel=1e-12)
+    silent = DenseSystem(A[0, 0], np.zeros((3, 1)), np.ones((1, 3)), [[2.0]], dt=0)
+    assert 2.0 <= l1_gain(silent) <= 2.0 * (1 + TIGHT)
+    static = DenseSystem(np.zeros((0, 0)), np.zeros((0, 1)), np.zeros((1, 0)), [[-3.0]], dt=0)
+    assert 3.0 <= l1_gain(static) <= 3.0 * (1 + TIGHT)
+    assert l1_gain(DenseSystem(np.zeros((0, 2, 2)), np.zeros((0, 2, 1)), np.zeros((0, 1, 2)),
+                               dt=0)).shape == (0,)  # fmt: skip
+
+
+def test_continuous_time_refusals():
+    for system in (
+        DiagonalSystem([-1.0], [1], [1], dt=0),
+        DenseSystem([[-1.0]], [[1]], [[1]], dt=0),
+    ):
+        with pytest.raises(UnsupportedOperationError, match="l1_gain: a finite horizon"):
+            l1_gain(system, horizon=3)
+    for system in (DiagonalSystem([0.0], [1], [1], dt=0), DenseSystem([[0.0]], [[1]], [[1]], dt=0)):
+        with pytest.raises(UnstableSystemError, match="l1_gain"):
+            l1_gain(system)
+    for A in ([[-1e-18, 1.0], [0.0, -1.0]], [[-1e-12, 1e3], [0.0, -1.0]]):
+        with pytest.raises(
+            AccuracyError, match=r"l1_gain: .*rounding of an unstable one.*Diagonal"
+        ):
+            l1_gain(DenseSystem(A, [[1], [1]], [[1, 1]], dt=0))

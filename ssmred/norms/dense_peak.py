@@ -1,0 +1,171 @@
+"""Peaks of dense frequency responses, from triangular blocks, with their backward error.
+
+Theory: ``theory/hinf-enclosure.md``.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.linalg import matrix_balance, schur
+from scipy.sparse import csr_array
+from scipy.sparse.csgraph import connected_components
+
+from ssmred.errors import AccuracyError, message
+from ssmred.kernels.peak_search import WIDEST, fill_dense_peaks, fill_diagonal_peaks
+from ssmred.norms.response_form import UNIT
+from ssmred.systems.dense import DenseSystem, flat_matrices
+
+__all__ = ["dense_peaks"]
+
+RESOLVED = 0.1  # perturbation of a dense system, relative to the distance from the boundary
+
+
+@dataclass(frozen=True)
+class Triangular:
+    """Hold ``(T, B, C)`` similar to ``(A + E, B, C)``, T upper triangular.
+
+    Parameters
+    ----------
+    T : (n, n) complex128
+    B, C : (n, m), (p, n) complex128
+    backward : (n,) float64
+        ``||E||`` of the block that a state belongs to; 0 where the block was triangular already.
+    inputs, outputs : float
+        ``(sum ||dB||^2 / ||E||)^(1/2)`` over the blocks, and for C: what rounding did to them.
+    """
+
+    T: np.ndarray
+    B: np.ndarray
+    C: np.ndarray
+    backward: np.ndarray
+    inputs: float
+    outputs: float
+
+
+def dense_peaks(
+    system: DenseSystem, rtol: float, where: str
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return lower and upper bounds of the peaks and their frequencies, (H,) each.
+
+    Raises
+    ------
+    AccuracyError
+        If a pole is within rounding of the stability boundary.
+    """
+    real = system.is_real
+    if system.real_output:
+        system = system.realified()
+    system = system.with_recurrence("standard")
+    n, channels = system.order, math.prod(system.batch_shape)
+    A, B, C, D = flat_matrices(system)
+    D = D.reshape(channels, system.outputs * system.inputs).astype(np.complex128)
+    result = np.zeros((channels, 3))
+    halves, continuous = 1 if real else 2, not system.is_discrete
+    for h in range(channels):
+        if n == 0:
+            result[h] = _static_peak(D[h], system.outputs, system.inputs, halves, continuous, rtol)
+            continue
+        with np.errstate(all="ignore"):  # overflow shows up as an upper bound that is not finite
+            form = _triangular(A[h], B[h], C[h])
+            result[h] = _peak(form, D[h], halves, continuous, rtol, where)
+    return result[:, 0], result[:, 1], result[:, 2]
+
+
+def _static_peak(
+    D: np.ndarray, p: int, m: int, halves: int, continuous: bool, rtol: float
+) -> tuple[float, float, float]:
+    poles, residues = np.empty((1, 0), np.complex128), np.empty((1, 0, len(D)), np.complex128)
+    out = np.empty((3, 1))
+    counts = np.zeros(1, np.int64)
+    fill_diagonal_peaks(poles, residues, D[None], counts, p, m, halves, continuous, rtol, *out)
+    return float(out[0, 0]), float(out[1, 0]), float(out[2, 0])
+
+
+def _triangular(A: np.ndarray, B: np.ndarray, C: np.ndarray) -> Triangular:
+    """Bring every block of states that are connected by A to triangular form."""
+    number, label = connected_components(csr_array(A != 0), directed=True, connection="weak")
+    n = len(A)
+    order, sizes = np.argsort(label, kind="stable"), np.bincount(label, minlength=number)
+    A, B, C = A[np.ix_(order, order)], B[order], C[:, order]
+    T = np.zeros((n, n), np.complex128)
+    new_b, new_c = B.astype(np.complex128), C.astype(np.complex128)
+    backward, inputs, outputs = np.zeros(n), 0.0, 0.0
+    start = 0
+    for size in sizes:
+        own = slice(start, start + size)
+        start += int(size)
+        block = A[own, own]
+        if not np.tril(block, -1).any():
+            T[own, own] = block
+            continue
+        # Powers of two: balancing changes no number but the exponents.
+        balanced, (scale, permutation) = matrix_balance(block, separate=True)
+        b, c = B[own][permutation] / scale[:, None], C[:, own][:, permutation] * scale
+        form = schur(balanced, output="complex")
+        T[own, own], Q = form[0], form[1]
+        size_b, size_c = (float(np.linalg.norm(x)) for x in (b, c))
+        new_b[own], new_c[:, own] = Q.conj().T @ b, c @ Q
+        error = _backward_error(balanced, T[own, own], Q)
+        backward[own] = error
+        rounding = 4 * UNIT * math.sqrt(size)
+        inputs += (rounding * size_b) ** 2 / error
+        outputs += (rounding * size_c) ** 2 / error
+    return Triangular(T, new_b, new_c, backward, math.sqrt(inputs), math.sqrt(outputs))
+
+
+def _backward_error(A: np.ndarray, T: np.ndarray, Q: np.ndarray) -> float:
+    """Return an estimate from above of ``||E||``, T the Schur form of A + E, from the residual."""
+    residual = np.linalg.norm(A @ Q - Q @ T)
+    skew = np.linalg.norm(Q.conj().T @ Q - np.eye(len(A)))
+    size = np.linalg.norm(A)
+    return float(2 * (residual + size * skew) + 4 * UNIT * size)
+
+
+def _peak(
+    form: Triangular, D: np.ndarray, halves: int, continuous: bool, rtol: float, where: str
+) -> tuple[float, float, float]:
+    poles, backward = np.diagonal(form.T), form.backward
+    gaps = np.abs(poles.real) if continuous else np.abs(1 - np.abs(poles))
+    worst = int((gaps - backward / RESOLVED).argmin())
+    if gaps[worst] <= backward[worst] / RESOLVED:
+        _refuse(where, float(gaps[worst]), float(backward[worst]))
+    weights = np.sqrt(backward)
+    found = np.zeros((halves, 5))
+    for half in range(halves):  # the lower half of the boundary is the upper one of the conjugate
+        found[half, 0] = found[:half, 0].max(initial=0.0)
+        data = [np.ascontiguousarray(a.conj() if half else a) for a in (form.T, form.B, form.C, D)]
+        fill_dense_peaks(*data, weights, continuous, rtol, found[half])
+    best = int(found[:, 0].argmax())
+    lower, frequency = float(found[best, 0]), (-1.0 if best else 1.0) * float(found[best, 2])
+    upper, states, outputs = (float(v) for v in found[:, [1, 3, 4]].max(axis=0))
+    moved = backward > 0
+    if not moved.any():
+        return lower, upper, frequency
+    # States and outputs carry the root of ||E|| each.
+    largest = math.sqrt(backward.max())
+    reached = max(
+        largest * states / (np.linalg.norm(form.B[moved]) or math.inf),
+        largest * outputs / (np.linalg.norm(form.C[:, moved]) or math.inf),
+    )
+    if reached > RESOLVED:
+        _refuse(where, largest**2 / reached, largest**2)
+    # Both are rational with the same poles: nowhere more than 1 / cos of their samples.
+    widest = 1.0 / math.cos(WIDEST / 2)
+    states, outputs = widest * states, widest * outputs
+    slack = states * outputs / (1.0 - RESOLVED) + form.outputs * states + form.inputs * outputs
+    return max(lower - slack, 0.0), (upper + slack) * (1.0 + 4 * UNIT), frequency
+
+
+def _refuse(where: str, distance: float, backward: float) -> None:
+    raise AccuracyError(
+        message(
+            where,
+            "a pole of the dense system is within rounding of the stability boundary",
+            expected=f"a distance above {backward / RESOLVED:.1e}",
+            got=f"{distance:.1e}",
+            cure="Give the system as a DiagonalSystem, whose poles are exact.",
+        )
+    )
