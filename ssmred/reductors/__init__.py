@@ -2,21 +2,36 @@
 
 from ssmred.reductors.allocation import allocate, removal_curve
 from ssmred.reductors.balanced import BalancedReductor
+from ssmred.reductors.h2_optimal import H2OptimalReductor
+from ssmred.reductors.hankel import HankelReductor
+from ssmred.reductors.modal import ModalReductor
 from ssmred.reductors.path import ReductionPath
 from ssmred.reductors.reduction import ErrorBound, Projection, Reduction
 from ssmred.reductors.reductor import Reductor
+from ssmred.reductors.residualised import ResidualisedReductor
+from ssmred.reductors.single_removals import single_removal_errors
+from ssmred.reductors.split import SplitPath, SplitReductor
 from ssmred.reductors.subset import SubsetReductor
 from ssmred.reductors.subset_path import SubsetPath
+from ssmred.reductors.weighted import FrequencyWeightedReductor
 
 __all__ = [
     "BalancedReductor",
     "ErrorBound",
+    "FrequencyWeightedReductor",
+    "H2OptimalReductor",
+    "HankelReductor",
+    "ModalReductor",
     "Projection",
     "Reduction",
     "ReductionPath",
     "Reductor",
+    "ResidualisedReductor",
+    "SplitPath",
+    "SplitReductor",
     "SubsetPath",
     "SubsetReductor",
     "allocate",
     "removal_curve",
+    "single_removal_errors",
 ]

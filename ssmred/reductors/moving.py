@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from abc import abstractmethod
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -26,7 +26,9 @@ from ssmred.systems.diagonal import DiagonalSystem
 from ssmred.systems.diagonalisation import diagonalised
 from ssmred.systems.linear import LinearSystem
 
-__all__ = ["Core", "MovingPath", "MovingReductor"]
+__all__ = ["Core", "MovingPath", "MovingReductor", "taken"]
+
+System = TypeVar("System", bound=LinearSystem)
 
 FORMS = ("input", "dense", "diagonal")
 
@@ -35,6 +37,7 @@ class Core(Protocol):
     """What a method knows of a flat batch of H systems before an order is chosen.
 
     N is the order of the working systems: ``2 n`` for the half spectrum of a real system, else n.
+    A core with an attribute ``exact`` that is true knows the errors themselves, not bounds.
     """
 
     @property
@@ -70,6 +73,7 @@ class Core(Protocol):
     ) -> tuple[LinearSystem, Projection | None, np.ndarray | None]:
         """Return some channels reduced to one order (real data for real systems).
 
+        At most to that order: what a channel has less is padding at its end with B = 0, C = 0.
         Their projection where there is one, and their exact errors or bounds (len(channels),) where
         these are known better than ``errors`` (None otherwise).
         """
@@ -89,6 +93,9 @@ class MovingReductor(Reductor):
     method: str
     moves_direct_term = False
     """Whether D changes; then post-update systems are reduced in the standard recurrence."""
+    norm = "hinf"
+    theorem: str | None = None
+    """What a core would claim, for systems without states, which have none; see Core."""
 
     def __init__(self, *, form: str = "input") -> None:
         self.form = check_choice(form, FORMS, "form", type(self).__name__)
@@ -103,6 +110,11 @@ class MovingReductor(Reductor):
         recurrence is to be ignored unless ``moves_direct_term`` (then it is standard):
         ``C (z I - A)^{-1} B`` is reduced.
         """
+
+    def finished(self, reduction: Reduction, core: Core | None) -> Reduction:
+        """Return a reduction with what only this method knows added; None without states."""
+        del core
+        return reduction
 
     def path(self, system: LinearSystem) -> MovingPath:
         """Return what every order costs.
@@ -125,7 +137,7 @@ class MovingReductor(Reductor):
             work = work.with_recurrence("standard")
         core = None
         if work.order and all(work.batch_shape):
-            core = self.core(_taken(work, np.arange(math.prod(work.batch_shape))))
+            core = self.core(taken(work, np.arange(math.prod(work.batch_shape))))
         return MovingPath(system, work, self, core)
 
 
@@ -167,7 +179,7 @@ class MovingPath(ReductionPath):
     @property
     def metric(self) -> str:  # type: ignore[override]
         """Norm of the errors."""
-        return "hinf" if self.core is None else self.core.norm
+        return self.reductor.norm if self.core is None else self.core.norm
 
     def reduction(self, kept: npt.ArrayLike) -> Reduction:
         """Return the system that keeps at most so many modes of each channel.
@@ -205,7 +217,7 @@ class MovingPath(ReductionPath):
                 again.append(channels[~fits])
             todo = np.concatenate(again)
             states[todo] -= 1
-        return self._assembled(pieces)
+        return self.reductor.finished(self._assembled(pieces), self.core)
 
     @property
     def _is_diagonal(self) -> bool:
@@ -222,12 +234,12 @@ class MovingPath(ReductionPath):
         errors = np.zeros(channels.size)
         projection = condition = None
         if self.core is None or order == self._states(np.asarray(self.system.order)):
-            system: LinearSystem = _taken(self.system, channels)  # nothing goes: untouched
-            if self.work.recurrence != system.recurrence:
-                system = system.with_recurrence(self.work.recurrence)
+            system: LinearSystem = taken(self.system, channels)  # nothing goes: untouched
         else:
             system, projection, known = self.core.reduced(channels, order)
             system = system.replace(recurrence=self.work.recurrence)
+            if system.recurrence != self.system.recurrence:
+                system = _in_recurrence(system, self.system.recurrence)
             errors = self.core.errors[channels, order] if known is None else known
         if not self._is_diagonal:
             system = system.realified() if system.is_real else system.to_dense()
@@ -239,15 +251,16 @@ class MovingPath(ReductionPath):
             system, modes = _written_out(system)
             return _Piece(channels, system, modes, errors, None, None)
         modes = np.full(channels.size, system.order, np.int64)
+        if order < self._states(np.asarray(self.system.order)):
+            modes = _used(system)
         return _Piece(channels, system, modes, errors, projection, condition)
 
     def _assembled(self, pieces: list[_Piece]) -> Reduction:
         """Return the channels of all pieces as one padded batch, in their places."""
         batch, reductor, core = self.system.batch_shape, self.reductor, self.core
         if not pieces:  # an empty batch
-            return Reduction(
-                self.system, self.system, np.zeros(batch, np.int64), reductor.method, None
-            )
+            orders = np.zeros(batch, np.int64)
+            return Reduction(self.system, self.system, orders, reductor.method, self._no_error())
         channels = np.concatenate([piece.channels for piece in pieces])
         places = np.argsort(channels)
         modes = np.concatenate([piece.modes for piece in pieces])[places]
@@ -261,15 +274,16 @@ class MovingPath(ReductionPath):
         system = first.replace(
             **{name: array.reshape(*batch, *array.shape[1:]) for name, array in arrays.items()}
         )
-        if system.recurrence != self.system.recurrence:
-            system = system.with_recurrence(self.system.recurrence)
         claim = hankel = None
-        if core is not None:
+        if core is None:
+            claim = self._no_error()
+        else:
             hankel = core.hankel
             hankel = None if hankel is None else hankel.reshape(*batch, -1)
             if core.theorem is not None:
                 value = np.concatenate([piece.errors for piece in pieces])[places].reshape(batch)
-                claim = ErrorBound(value, self.norms, core.norm, core.theorem)
+                exact = getattr(core, "exact", False)
+                claim = ErrorBound(value, self.norms, core.norm, core.theorem, exact)
         conditions = [piece.condition for piece in pieces if piece.condition is not None]
         condition = None
         if conditions:
@@ -288,6 +302,14 @@ class MovingPath(ReductionPath):
             projection=_joined(pieces, places, width, batch),
             condition=condition,
         )
+
+    def _no_error(self) -> ErrorBound | None:
+        """Return the claim where there is nothing to reduce; None if the method has none."""
+        norm, theorem = self.reductor.norm, self.reductor.theorem
+        if theorem is None:
+            return None
+        zeros = np.zeros(self.system.batch_shape)
+        return ErrorBound(zeros, zeros, norm, theorem, exact=True)
 
 
 @dataclass(frozen=True, eq=False)
@@ -311,7 +333,7 @@ class _Piece:
         condition = None if self.condition is None else self.condition[which]
         return _Piece(
             self.channels[which],
-            _taken(self.system, np.flatnonzero(which)),
+            taken(self.system, np.flatnonzero(which)),
             self.modes[which],
             self.errors[which],
             projection,
@@ -319,14 +341,34 @@ class _Piece:
         )
 
 
-def _taken(system: LinearSystem, channels: np.ndarray) -> LinearSystem:
+def taken(system: System, channels: np.ndarray) -> System:
     """Return some channels of a system as a flat batch."""
     names = ("poles" if isinstance(system, DiagonalSystem) else "A", "B", "C", "D")
     lead = len(system.batch_shape)
     arrays = {name: getattr(system, name) for name in names}
+    count = math.prod(system.batch_shape)
     return system.replace(
-        **{name: a.reshape(-1, *a.shape[lead:])[channels] for name, a in arrays.items()}
+        **{name: a.reshape(count, *a.shape[lead:])[channels] for name, a in arrays.items()}
     )
+
+
+def _in_recurrence(system: LinearSystem, recurrence: str) -> LinearSystem:
+    """Return the other recurrence; padding keeps its poles at 0, which have no inverse."""
+    idle = np.arange(system.order) >= _used(system)[:, None]
+    if isinstance(system, DiagonalSystem):
+        moved = system.replace(poles=np.where(idle, 1, system.poles)).with_recurrence(recurrence)
+        return moved.replace(poles=system.poles)
+    moved = system.replace(A=system.A + idle[:, None, :] * np.eye(system.order))
+    return moved.with_recurrence(recurrence).replace(A=system.A)
+
+
+def _used(system: LinearSystem) -> np.ndarray:
+    """Return the modes or states of every channel without the padding at its end."""
+    used = np.any(system.B != 0, axis=-1) | np.any(system.C != 0, axis=-2)
+    if isinstance(system, DenseSystem):
+        coupled = np.where(np.eye(system.order, dtype=bool), 0, system.A) != 0
+        used |= np.any(coupled, axis=-1) | np.any(coupled, axis=-2)
+    return np.max(np.where(used, np.arange(1, system.order + 1), 0), axis=-1, initial=0)
 
 
 def _written_out(half: DiagonalSystem) -> tuple[DiagonalSystem, np.ndarray]:
@@ -335,6 +377,7 @@ def _written_out(half: DiagonalSystem) -> tuple[DiagonalSystem, np.ndarray]:
     n = half.order
     own = np.concatenate([half.poles.imag == 0, half.poles.imag == 0], axis=-1)
     mask = ~own | (np.arange(2 * n) < n)
+    mask &= np.tile(np.arange(n) < _used(half)[:, None], 2)
     full = full.replace(C=np.where(own[..., None, :], 2 * full.C, full.C))
     return packed(full, mask), mask.sum(axis=-1)
 
@@ -364,10 +407,14 @@ def _joined(
     V, W = (
         np.concatenate(
             [
-                np.pad(getattr(p, name), ((0, 0), (0, 0), (0, width - p.V.shape[-1])))
+                np.pad(getattr(p, name)[..., :width], _missing(width - p.V.shape[-1]))
                 for p in projections
             ]
         )[places]
         for name in ("V", "W")
     )
     return Projection(V.reshape(*batch, *V.shape[1:]), W.reshape(*batch, *W.shape[1:]))
+
+
+def _missing(columns: int) -> tuple[tuple[int, int], ...]:
+    return (0, 0), (0, 0), (0, max(0, columns))

@@ -8,7 +8,13 @@ import numpy as np
 import numpy.typing as npt
 
 from ssmred.checks import check_tolerance
-from ssmred.errors import OrderError, ShapeError, ToleranceError, message
+from ssmred.errors import (
+    OrderError,
+    ShapeError,
+    ToleranceError,
+    UnsupportedOperationError,
+    message,
+)
 from ssmred.reductors.reduction import Reduction
 from ssmred.systems.linear import LinearSystem
 
@@ -23,8 +29,8 @@ class ReductionPath(ABC):
     system : LinearSystem
         The full system, n modes in each channel.
     errors : (..., n + 1) float64
-        Bound on the error (or the error itself) after k modes are gone, k = 0, ..., n. Never
-        decreases.
+        Bound on the error (or the error itself, or an estimate where there is no bound) after k
+        modes are gone, k = 0, ..., n. Never decreases; inf where so many cannot go.
     norms : (...) float64
         What ``errors / norms`` is relative to.
     metric : str
@@ -63,6 +69,8 @@ class ReductionPath(ABC):
             If tol is not a positive number, or not even the full order reaches it (against a
             target, or because rounding of the stored system exceeds it); ``best`` holds the best
             tolerance.
+        UnsupportedOperationError
+            If no bound on the error is known.
         """
         where = f"{type(self).__name__}.reduction_to"
         tol = check_tolerance(tol, where)
@@ -71,6 +79,14 @@ class ReductionPath(ABC):
         self._check_reachable(self.errors[..., 0], limit, tol, where)
         counts = n + 1 - np.sum(self.errors <= limit[..., None], axis=-1)
         reduction = self.reduction(counts)
+        if reduction.bound is None:
+            raise UnsupportedOperationError(
+                message(
+                    where,
+                    "no bound on the error of this method is known, so tol has no meaning",
+                    cure="Choose an order and evaluate the error of the result.",
+                )
+            )
         # The error of the stored system may exceed the path's by rounding: then keep one more.
         while np.any(over := (reduction.bound.value > limit) & (counts < n)):
             counts = counts + over

@@ -4,15 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ssmred.norms import h2_error
+from ssmred.norms import Enclosure, h2_error, hinf_error
+from ssmred.systems.diagonal import DiagonalSystem
 from ssmred.systems.linear import LinearSystem
-
-if TYPE_CHECKING:
-    from ssmred.norms import Enclosure
 
 __all__ = ["ErrorBound", "Projection", "Reduction"]
 
@@ -88,6 +85,11 @@ class Reduction:
         Where the reduced system is a projection of the full one and came back dense.
     condition : (...) float64, optional
         Condition number of the eigenvectors, where the reduced system was diagonalised.
+    compared : (LinearSystem, LinearSystem), optional
+        Stable systems with the difference of ``full`` and ``system``, where these are not: the
+        parts that were really reduced (:class:`SplitReductor`).
+    converged : (...) bool, optional
+        Where the result meets the conditions of a minimum, for methods that search for one.
     """
 
     full: LinearSystem
@@ -99,6 +101,8 @@ class Reduction:
     kept: np.ndarray | None = None
     projection: Projection | None = None
     condition: np.ndarray | None = None
+    compared: tuple[LinearSystem, LinearSystem] | None = None
+    converged: np.ndarray | None = None
 
     @cached_property
     def bound(self) -> ErrorBound | None:
@@ -114,12 +118,46 @@ class Reduction:
 
     @cached_property
     def hinf_error(self) -> Enclosure:
-        """Enclosure of the H-infinity norm of ``full - system``, with the worst frequency."""
-        from ssmred.norms import hinf_error
+        """Enclosure of the H-infinity norm of ``full - system``, with the worst frequency.
 
-        return hinf_error(self.full, self.system)
+        0 where a channel is stored as it was.
+        """
+        full, system = self._pair
+        same = _is_same(full, system)
+        if same.all():
+            zero = np.zeros(same.shape) if same.ndim else 0.0
+            return Enclosure(zero, zero, zero)
+        error = hinf_error(full, system)
+        if not same.any():
+            return error
+        return Enclosure(
+            *(np.where(same, 0, x) for x in (error.lower, error.upper, error.frequency))
+        )
 
     @cached_property
     def h2_error(self) -> np.ndarray | float:
-        """The h2 norm of ``full - system``."""
-        return h2_error(self.full, self.system)
+        """The h2 norm of ``full - system``; 0 where a channel is stored as it was."""
+        full, system = self._pair
+        same = _is_same(full, system)
+        if same.all():
+            return np.zeros(same.shape) if same.ndim else 0.0
+        error = h2_error(full, system)
+        return np.where(same, 0, error) if same.any() else error
+
+    @property
+    def _pair(self) -> tuple[LinearSystem, LinearSystem]:
+        return self.compared or (self.full, self.system)
+
+
+def _is_same(one: LinearSystem, two: LinearSystem) -> np.ndarray:
+    """Tell which channels (...) of two systems are the same numbers."""
+    none = np.zeros(one.batch_shape, bool)
+    kinds = (type(one), one.order, one.recurrence, one.real_output)
+    if kinds != (type(two), two.order, two.recurrence, two.real_output):
+        return none
+    poles = "poles" if isinstance(one, DiagonalSystem) else "A"
+    same = ~none
+    for name in (poles, "B", "C", "D"):
+        equal = getattr(one, name) == getattr(two, name)
+        same &= equal.all(axis=tuple(range(none.ndim, equal.ndim)))
+    return same

@@ -18,7 +18,10 @@ class Reductor(ABC):
 
     @abstractmethod
     def path(self, system: LinearSystem) -> ReductionPath:
-        """Return what every order would cost; ``path.reduction(order)`` is the reduced system."""
+        """Return what every order would cost; ``path.reduction(order)`` is the reduced system.
+
+        Raises what :meth:`check_accepts` raises.
+        """
 
     def check_accepts(self, system: LinearSystem) -> None:
         """Raise an error that says why, unless the system can be reduced by this method."""
@@ -64,7 +67,7 @@ class Reductor(ABC):
         where = f"{type(self).__name__}.reduce"
         if (order is None) == (tol is None):
             raise OrderError(message(where, "pass exactly one of order and tol"))
-        self.check_accepts(system)
+        Reductor.check_accepts(self, system)  # all else is checked by path
         if tol is not None:
             check_tolerance(tol, where)
             return self.path(system).reduction_to(tol)

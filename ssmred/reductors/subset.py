@@ -22,7 +22,7 @@ from ssmred.kernels.elimination import fill_removals
 from ssmred.reductors.conjugation import ConjugatePath, find_conjugate_pairs
 from ssmred.reductors.reductor import Reductor
 from ssmred.reductors.subset_path import SubsetPath
-from ssmred.systems import DiagonalSystem
+from ssmred.systems import DiagonalSystem, check_stable
 
 __all__ = ["SubsetPath", "SubsetReductor"]
 
@@ -100,8 +100,16 @@ class SubsetReductor(Reductor):
         self.metric = metric
 
     def check_accepts(self, system: DiagonalSystem) -> None:
-        """Raise UnsupportedOperationError unless the system is diagonal."""
+        """Raise an error unless the system is diagonal and what an input drives decays.
+
+        Over a finite horizon nothing has to decay.
+        """
         check_diagonal(system, "SubsetReductor")
+        if self.metric != "h2" or self.horizon is not None:
+            return
+        driven = np.any(system.B != 0, axis=-1)
+        rest = 0.0 if system.is_discrete else -1.0
+        check_stable(system.replace(poles=np.where(driven, system.poles, rest)), "SubsetReductor")
 
     def path(self, system: DiagonalSystem) -> SubsetPath:
         """Return the removal path of every channel of a system.

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ssmred.errors import DataError, OrderError, ShapeError
-from ssmred.reductors import SubsetReductor, allocate, removal_curve
+from ssmred.reductors import BalancedReductor, SubsetReductor, allocate, removal_curve
 from ssmred.systems import DiagonalSystem
 
 
@@ -111,6 +111,24 @@ def test_a_single_system():
     (kept,) = allocate([path], [1.0], states=2)  # real data: one state per mode
     assert kept.shape == ()
     assert path.reduction(kept).orders == 2
+
+
+def test_paths_of_methods_that_move_poles_take_part():
+    """Their errors are bounds, so what is divided bounds the errors of what comes out."""
+    rng = np.random.default_rng(7)
+    subset = random_path(rng, modes=5)
+    moved = BalancedReductor().path(random_path(rng, modes=5).system)
+    weights = [rng.random(3), rng.random(3)]
+    states, error = removal_curve([subset, moved], weights)
+    assert states[-1] == 2 * 30
+    for removed, expected in zip(states, error, strict=True):
+        kept = allocate([subset, moved], weights, states=int(states[-1] - removed))
+        reductions = [path.reduction(k) for path, k in zip((subset, moved), kept, strict=True)]
+        assert 2 * sum(int(k.sum()) for k in kept) == states[-1] - removed
+        assert np.all(reductions[1].orders <= kept[1])
+        found = np.sum(weights[0] * reductions[0].bound.value ** 2)
+        found += np.sum(weights[1] * np.asarray(reductions[1].h2_error) ** 2)
+        assert found <= expected * (1 + 1e-9) + 1e-20
 
 
 def test_refusals():

@@ -315,7 +315,9 @@ def test_modes_on_and_outside_the_circle(horizon):
     for order in range(5):
         reduction = path.reduction(order)
         error = np.linalg.norm(response(reduction.system, horizon) - full)
-        assert np.isclose(reduction.bound.value[0], error, rtol=1e-9, atol=1e-14 * np.linalg.norm(full))
+        assert np.isclose(
+            reduction.bound.value[0], error, rtol=1e-9, atol=1e-14 * np.linalg.norm(full)
+        )
     with pytest.raises(UnstableSystemError):
         SubsetReductor().path(system)
 
