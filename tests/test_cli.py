@@ -18,6 +18,7 @@ from typer.testing import CliRunner
 from ssmred import pipeline
 from ssmred.cli import app
 from ssmred.networks.deep import DeepS4D
+from ssmred.pipeline.methods import METHODS
 
 ROOT = Path(__file__).resolve().parents[1]
 STEPS = 24
@@ -164,6 +165,7 @@ def test_what_is_not_asked_for_is_left_to_the_pipeline(arguments):
         "inputs": None,
         "guarantee": None,
         "metric": None,
+        "method": "subset",
         "coverage": 0.95,
         "confidence": 0.95,
         "seed": 0,
@@ -175,7 +177,7 @@ def test_every_option_arrives(arguments):
     wish = arguments(
         *("--states", "0.3", "--data", "inputs.npy", "--horizon", STEPS, "--inputs", "data"),
         *("--guarantee", "statistical", "--metric", "h2", "--coverage", "0.9"),
-        *("--confidence", "0.8", "--seed", "7"),
+        *("--confidence", "0.8", "--seed", "7", "--method", "balanced"),
     )
     data = wish.pop("data")
     assert (data.dtype, tuple(data.shape)) == (torch.float32, (160, STEPS, 1))
@@ -185,6 +187,7 @@ def test_every_option_arrives(arguments):
         "inputs": "data",
         "guarantee": "statistical",
         "metric": "h2",
+        "method": "balanced",
         "coverage": 0.9,
         "confidence": 0.8,
         "seed": 7,
@@ -229,6 +232,23 @@ def test_json_is_one_object_and_nothing_else(place):
     assert facts["states"]["kept"] <= 0.5 * facts["states"]["full"]
     assert Path(place / facts["picture"]).is_file()
     assert facts["certificate"] == json.loads((place / "as_json" / "certificate.json").read_text())
+
+
+@pytest.mark.parametrize("method", METHODS[1:])
+def test_a_method_that_moves_poles_goes_from_reduce_to_verify(run, tmp_path, method):
+    words = ("reduce", *MODEL, "--states", "0.5", "--horizon", STEPS, "--guarantee", "layer")
+    facts = json.loads(run(*words, "--method", method, "--out", tmp_path / "it", "--json").stdout)
+    assert facts["method"] == method
+    assert method in facts["certificate"]["metric"]
+    assert facts["states"]["kept"] <= 0.5 * facts["states"]["full"]
+    assert "the certificate holds" in run("verify", tmp_path / "it").stdout
+    report = json.loads((tmp_path / "it" / "report.json").read_text())
+    assert report["method"] == method
+
+
+def test_the_command_line_offers_every_method(run):
+    text = run("reduce", "--help").stdout
+    assert f"<{'|'.join(METHODS)}>" in "".join(text.split())
 
 
 def test_verify_accepts_what_reduce_wrote(run, provable, calibrated):
@@ -347,6 +367,7 @@ def test_usage_errors_have_code_2(run):
     assert "No such option" in run("reduce", *MODEL, "--nonsense", code=2).stderr
     assert "--out" in run("reduce", *MODEL, code=2).stderr
     run("reduce", *MODEL, "--guarantee", "hope", "--out", "never", code=2)
+    assert "balanced" in run("reduce", *MODEL, "--method", "pca", "--out", "no", code=2).stderr
     run("nonsense", code=2)
 
 

@@ -97,6 +97,7 @@ def _root(
         "ssmred reduce zoo:fashion-mnist-s4d --tol 0.05 --coverage 0.9 --out small",
         "ssmred reduce zoo:fashion-mnist-s4d --data-free --horizon 196 \\",
         "    --guarantee layer --tol 1e-3 --out provable",
+        "ssmred reduce zoo:fashion-mnist-s4d --states 0.2 --method balanced --out moved",
         "ssmred reduce my_nets:classifier --weights trained.safetensors \\",
         "    --data inputs.npy --tol 1e-2 --out small",
         "ssmred reduce my_nets:filter --weights trained.safetensors \\",
@@ -150,6 +151,10 @@ def reduce(
         Literal["h2", "calibrated"] | None,
         typer.Option(help="How removals are weighed; default: calibrated with data, h2 without."),
     ] = None,
+    method: Annotated[
+        Literal["subset", "balanced", "residualised", "h2_optimal", "modal", "hankel"],
+        typer.Option(help="How systems are made smaller; all but subset and modal move poles."),
+    ] = "subset",
     coverage: Annotated[
         float, typer.Option(help="Share of inputs that a statistical statement is about.")
     ] = 0.95,
@@ -200,6 +205,7 @@ def reduce(
             inputs=declared,
             guarantee=guarantee,
             metric=metric,
+            method=method,
             coverage=coverage,
             confidence=confidence,
             seed=seed,
@@ -209,6 +215,7 @@ def reduce(
         facts: dict[str, Any] = {
             "model": source.name,
             "out": out,
+            "method": result.method,
             "states": {"kept": result.states[0], "full": result.states[1]},
             "parameters": {"kept": result.parameters[0], "full": result.parameters[1]},
             "seconds": result.seconds,

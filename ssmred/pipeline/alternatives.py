@@ -31,7 +31,10 @@ def alternatives(
     removal = outcome.removal
     if not isinstance(removal, DataFreeRemoval) and outcome.cut.states == full:
         removal = DataFreeRemoval(
-            network, request.horizon, advance=bars.stage("asking the layers", len(network.layers))
+            network,
+            request.horizon,
+            method=request.method,
+            advance=bars.stage("asking the layers", len(network.layers)),
         )
     if isinstance(removal, DataFreeRemoval):
         rows += [Alternative("layer", tol, layer_share(removal, tol)) for tol in LAYER_TOLERANCES]

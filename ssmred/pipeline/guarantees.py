@@ -31,8 +31,10 @@ from ssmred.errors import DataError
 from ssmred.networks import ImportedNetwork, trace, weights_sha256
 from ssmred.networks.sensing import outputs
 from ssmred.networks.tracing import floating_dtype
+from ssmred.pipeline.methods import SUBSET
 from ssmred.pipeline.progress import Progress
 from ssmred.pipeline.removal import (
+    CalibratedMove,
     CalibratedRemoval,
     Cut,
     DataFreeRemoval,
@@ -42,7 +44,7 @@ from ssmred.pipeline.removal import (
 )
 from ssmred.pipeline.request import HELD_OUT, Request
 from ssmred.pipeline.search import Trial, boldest
-from ssmred.reductors import SubsetPath, allocate
+from ssmred.reductors import ReductionPath, allocate
 
 SAMPLES, SAMPLE_STEPS = 64, 2**15
 """Most inputs, and most steps of all together, that are drawn from the declared set to measure the
@@ -82,7 +84,7 @@ def certify_worst_case(
         chain = network_bound(graph, reduced, inputs, request.horizon, weights=False)
         return relative_bound(chain.bound, scale)
 
-    def weigh(paths: Sequence[SubsetPath]) -> list[np.ndarray]:
+    def weigh(paths: Sequence[ReductionPath]) -> list[np.ndarray]:
         layers = network_bound(graph, graph, inputs, request.horizon).layers
         gains = np.array([layer.weight for layer in layers])
         finite = np.isfinite(gains) & (gains > 0.0)
@@ -227,7 +229,7 @@ def layer_share(removal: DataFreeRemoval, tol: float) -> float:
     return 1.0 - kept / sum(path.norms.size * path.system.order for path in removal.paths)
 
 
-def _layer_budget(paths: Sequence[SubsetPath], tol: float) -> list[np.ndarray]:
+def _layer_budget(paths: Sequence[ReductionPath], tol: float) -> list[np.ndarray]:
     kept = []
     for path in paths:
         ones = np.ones(path.norms.shape)
@@ -239,7 +241,7 @@ def _cut_each_layer(removal: DataFreeRemoval, tol: float, error_of: Callable[[Cu
     budget = tol
     while True:
         cut = removal.cut_to(_layer_budget(removal.paths, budget))
-        if not any((~reduction.kept).any() for reduction in cut.reductions):
+        if all((r.orders == r.full.order).all() for r in cut.reductions):
             return Cut(removal.network, ())
         if error_of(cut) <= tol:
             return cut
@@ -252,8 +254,19 @@ def _removal(
     advance = bars.stage("weighing states", len(network.layers))
     if request.metric == "calibrated":
         data = _given(request.weigh)
-        return CalibratedRemoval(network, data, seed=request.seed, advance=advance)
-    return DataFreeRemoval(network, request.horizon, weigh=weigh, advance=advance)
+        if request.method == SUBSET:
+            return CalibratedRemoval(network, data, seed=request.seed, advance=advance)
+        return CalibratedMove(
+            network,
+            data,
+            method=request.method,
+            horizon=request.horizon,
+            seed=request.seed,
+            advance=advance,
+        )
+    return DataFreeRemoval(
+        network, request.horizon, method=request.method, weigh=weigh, advance=advance
+    )
 
 
 def _cut(
@@ -297,7 +310,7 @@ def _certificate(
         guarantee=request.guarantee,
         tol=request.tol,
         horizon=request.horizon,
-        metric=removal.paths[0].metric,
+        metric=removal.metric,
         original_sha256=weights_sha256(model),
         reduced_sha256=weights_sha256(cut.model),
         ssmred_version=__version__,

@@ -13,6 +13,7 @@ from ssmred.certify import InputSet
 from ssmred.networks import import_network
 from ssmred.pipeline.alternatives import alternatives
 from ssmred.pipeline.guarantees import certify_layers, certify_statistically, certify_worst_case
+from ssmred.pipeline.methods import SUBSET
 from ssmred.pipeline.progress import Progress
 from ssmred.pipeline.request import DEFAULT_TOL, check_request, with_length_of_data
 from ssmred.pipeline.result import ReductionResult, RemovalCurve
@@ -35,6 +36,7 @@ def reduce(
     inputs: InputSet | str | None = None,
     guarantee: str | None = None,
     metric: str | None = None,
+    method: str = SUBSET,
     coverage: float = 0.95,
     confidence: float = 0.95,
     seed: int = 0,
@@ -42,8 +44,9 @@ def reduce(
 ) -> ReductionResult:
     """Remove states of a trained state-space network under a bound on its output error.
 
-    Every state-space layer is exported as a system; states are removed greedily with the optimal
-    read-out, front to back, as far as the guarantee allows ``||f(x) - f^(x)||_2 <= tol * scale``.
+    Every state-space layer is exported as a system; states are removed by a method, greedily by
+    default, with the optimal read-out, front to back, as far as the guarantee allows
+    ``||f(x) - f^(x)||_2 <= tol * scale``.
 
     Parameters
     ----------
@@ -67,6 +70,10 @@ def reduce(
     metric : {"h2", "calibrated"}, optional
         How removals are scored: by the layers alone, or on the signals the layers see. Default:
         calibrated with data.
+    method : {"subset", "balanced", "residualised", "h2_optimal", "modal", "hankel"}
+        How a layer's systems are made smaller: which poles are left. "subset" and "modal" keep
+        some, the others move them. The read-out is the best one in the metric for every method.
+        Calibrated, only "subset" and "balanced" look at the data for the poles.
     coverage, confidence : float
         A statistical certificate states, with this confidence, that at least this share of inputs
         has an error below the bound.
@@ -111,6 +118,7 @@ def reduce(
         inputs=inputs,
         guarantee=guarantee,
         metric=metric,
+        method=method,
         coverage=coverage,
         confidence=confidence,
         seed=seed,
@@ -133,6 +141,7 @@ def reduce(
         parameters=(count(outcome.cut.model), count(model)),
         path=RemovalCurve(full - removed, np.sqrt(error / max(error[-1], 1e-300))),
         alternatives=others,
+        method=request.method,
         seconds=time.perf_counter() - started,
     )
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Protocol
@@ -15,10 +15,12 @@ from torch import nn
 from ssmred.gramians import InputMoments, OutputMetric, OutputSensitivity
 from ssmred.networks import ImportedLayer, ImportedNetwork
 from ssmred.networks.sensing import inputs_of, sensitivities
-from ssmred.reductors import Reduction, SubsetPath, SubsetReductor, allocate
+from ssmred.pipeline.measured import h2_root, measured, united, usable, with_read_out
+from ssmred.pipeline.methods import SUBSET, reductor_of
+from ssmred.reductors import Reduction, ReductionPath, SubsetPath, SubsetReductor, allocate
 from ssmred.systems import DiagonalSystem
 
-Weigher = Callable[[Sequence[SubsetPath]], Sequence[np.ndarray]]
+Weigher = Callable[[Sequence[ReductionPath]], Sequence[np.ndarray]]
 """Maps removal paths to the weight of every channel's squared error, one (H,) array per layer."""
 
 Advance = Callable[[int], None]
@@ -65,8 +67,13 @@ class Removal(Protocol):
     """A way of choosing what to remove."""
 
     @property
-    def paths(self) -> Sequence[SubsetPath]:
+    def paths(self) -> Sequence[ReductionPath]:
         """Removal paths of the layers, scored on the original network."""
+        ...
+
+    @property
+    def metric(self) -> str:
+        """What removals were scored in, for results and certificates."""
         ...
 
     @property
@@ -88,8 +95,13 @@ class DataFreeRemoval:
         The network with its systems.
     horizon : int or None
         Length over which responses are compared.
+    method : str
+        How systems are made smaller; one of `METHODS`.
     weigh : callable, optional
         Weighs the channels; by default every layer counts relative to its own h2 norm.
+    fit : bool
+        Where poles move, replace the read-out that the method gives by the best one in this norm;
+        the states are divided by the errors of the former.
     advance : callable, optional
         Reports progress.
     """
@@ -99,15 +111,23 @@ class DataFreeRemoval:
         network: ImportedNetwork,
         horizon: int | None,
         *,
+        method: str = SUBSET,
         weigh: Weigher | None = None,
+        fit: bool = True,
         advance: Advance = lambda _: None,
     ) -> None:
-        self.network = network
-        self.paths: list[SubsetPath] = []
+        self.network, self.horizon, self.method = network, horizon, method
+        self.fit = fit and method != SUBSET
+        self.paths: list[ReductionPath] = []
         for layer in network.layers:
-            self.paths.append(SubsetReductor(horizon=horizon).path(layer.system))
+            self.paths.append(data_free_path(layer.system, horizon, method))
             advance(1)
         self.weights = list((weigh or relative_to_layer)(self.paths))
+
+    @property
+    def metric(self) -> str:
+        """What removals were scored in."""
+        return _labelled(self.paths[0].metric, self.method)
 
     def weighed(self, weigh: Weigher) -> DataFreeRemoval:
         """Return the same removal with other weights."""
@@ -121,7 +141,12 @@ class DataFreeRemoval:
 
     def cut_to(self, kept: Sequence[np.ndarray]) -> Cut:
         """Return the network whose channels keep these numbers of modes."""
-        reductions = (path.reduction(modes) for path, modes in zip(self.paths, kept, strict=True))
+        reductions = [path.reduction(modes) for path, modes in zip(self.paths, kept, strict=True)]
+        if self.fit:
+            reductions = [
+                with_read_out(reduction, h2_root(united(reduction), self.horizon), self.metric)
+                for reduction in reductions
+            ]
         return Cut(self.network, tuple(reductions))
 
 
@@ -153,23 +178,18 @@ class CalibratedRemoval:
         advance: Advance = lambda _: None,
     ) -> None:
         self.network, self.data = network, data
-        cores = {layer.name: network.core(layer.name) for layer in network.layers}
-        self.sensitivities: dict[str, OutputSensitivity] = {}
-        moments: dict[str, InputMoments] = {}
-        for batch in sensitivities(network.model, cores, data, seed=seed):
-            for name, signals in batch.items():
-                V, G = signals.inputs.double().numpy(), signals.sensitivities.double().numpy()
-                if name not in moments:
-                    system = network.systems[name]
-                    moments[name] = InputMoments(*V.shape[1:], system=system)
-                    self.sensitivities[name] = OutputSensitivity(system, V.shape[-1])
-                moments[name].update(V)
-                self.sensitivities[name].update(V, G)
+        metrics = output_metrics(network, network.systems, data, seed)
+        self.sensitivities = {name: metric.sensitivity for name, metric in metrics.items()}
         self.paths: list[SubsetPath] = []
         for layer in network.layers:
-            self.paths.append(self._path(layer, moments[layer.name]))
+            self.paths.append(SubsetReductor(metric=metrics[layer.name]).path(layer.system))
             advance(1)
         self.weights = [np.ones(path.norms.shape) for path in self.paths]
+
+    @property
+    def metric(self) -> str:
+        """What removals were scored in."""
+        return self.paths[0].metric
 
     def cut(self, states: int) -> Cut:
         """Return the network that keeps at most so many states."""
@@ -181,22 +201,137 @@ class CalibratedRemoval:
         (kept,) = allocate(self.paths[:1], self.weights[:1], states=budget[0])
         cut = Cut(self.network, (self.paths[0].reduction(kept),))  # sees what it always saw
         for index, layer in enumerate(self.network.layers[1:], start=1):
-            core = self.network.core(layer.name, cut.model)
-            moments = None
-            for inputs in inputs_of(cut.model, layer.name, core, self.data):
-                V = inputs.double().numpy()
-                moments = moments or InputMoments(*V.shape[1:], system=layer.system)
-                moments.update(V)
-            path = self._path(layer, moments)
+            moments = moments_of(cut, layer, layer.system, self.data)
+            metric = OutputMetric(moments, self.sensitivities[layer.name])
+            path = SubsetReductor(metric=metric).path(layer.system)
             (kept,) = allocate([path], [self.weights[index]], states=budget[index])
             cut = Cut(self.network, (*cut.reductions, path.reduction(kept)))
         return cut
 
-    def _path(self, layer: ImportedLayer, moments: InputMoments) -> SubsetPath:
-        metric = OutputMetric(moments, self.sensitivities[layer.name])
-        return SubsetReductor(metric=metric).path(layer.system)
+
+class CalibratedMove:
+    """Move poles, then fit the read-out on the signals the layers really see.
+
+    The calibrated errors of removals divide the states among all channels, as they do for
+    `CalibratedRemoval`; the method then reduces each channel to its share. Each cut goes front to
+    back, and its read-outs are the best ones for the moved poles in the same metric.
+
+    Parameters
+    ----------
+    network : ImportedNetwork
+        The network with its systems.
+    data : torch.Tensor, (S, T, ...)
+        Calibration inputs.
+    method : str
+        How poles move; one of `METHODS` but subset. Balanced truncation moves them by the moments
+        of the states on the data, the others know nothing of the data.
+    horizon : int or None
+        Length over which responses are compared.
+    seed : int
+        Seed of the random projections that measure sensitivities.
+    advance : callable, optional
+        Reports progress.
+    """
+
+    def __init__(
+        self,
+        network: ImportedNetwork,
+        data: torch.Tensor,
+        *,
+        method: str,
+        horizon: int | None,
+        seed: int,
+        advance: Advance = lambda _: None,
+    ) -> None:
+        self.network, self.data, self.method, self.seed = network, data, method, seed
+        metrics = output_metrics(network, network.systems, data, seed)
+        self.paths: list[SubsetPath] = []
+        self.sources: list[ReductionPath] = []
+        for layer in network.layers:
+            system, metric = layer.system, metrics[layer.name]
+            self.paths.append(SubsetReductor(metric=metric).path(system))
+            reductor = reductor_of(method, system, horizon, moments=metric.moments)
+            self.sources.append(reductor.path(system))
+            advance(1)
+        self.weights = [np.ones(path.norms.shape) for path in self.paths]
+
+    @property
+    def metric(self) -> str:
+        """What removals were scored in."""
+        return _labelled(self.paths[0].metric, self.method)
+
+    def cut(self, states: int) -> Cut:
+        """Return the network that keeps at most so many states."""
+        kept = allocate(self.paths, self.weights, states=states)
+        moved = [usable(source, modes) for source, modes in zip(self.sources, kept, strict=True)]
+        layers = self.network.layers
+        unions = {
+            layer.name: united(reduction) for layer, reduction in zip(layers, moved, strict=True)
+        }
+        metrics = output_metrics(self.network, unions, self.data, self.seed)
+        cut = Cut(self.network, ())
+        for layer, reduction in zip(layers, moved, strict=True):
+            union, metric = unions[layer.name], metrics[layer.name]
+            if cut.reductions:  # the first layer sees what it always saw
+                moments = moments_of(cut, layer, union, self.data)
+                metric = OutputMetric(moments, metric.sensitivity)
+            fitted = with_read_out(reduction, metric.square_root(union), metric.name)
+            cut = Cut(self.network, (*cut.reductions, fitted))
+        return cut
 
 
-def relative_to_layer(paths: Sequence[SubsetPath]) -> list[np.ndarray]:
+def data_free_path(system: DiagonalSystem, horizon: int | None, method: str) -> ReductionPath:
+    """Return what every order costs in the h2 norm over the horizon."""
+    if method == SUBSET:
+        return SubsetReductor(horizon=horizon).path(system)
+    return measured(reductor_of(method, system, horizon).path(system), horizon)
+
+
+def output_metrics(
+    network: ImportedNetwork,
+    systems: Mapping[str, DiagonalSystem],
+    data: torch.Tensor,
+    seed: int,
+) -> dict[str, OutputMetric]:
+    """Return the metric of every layer's read-outs on the signals of the original network.
+
+    The read-outs are those of ``systems``, whose modes need not be the layers' own.
+    """
+    cores = {layer.name: network.core(layer.name) for layer in network.layers}
+    metrics: dict[str, OutputMetric] = {}
+    for batch in sensitivities(network.model, cores, data, seed=seed):
+        for name, signals in batch.items():
+            V, G = signals.inputs.double().numpy(), signals.sensitivities.double().numpy()
+            if name not in metrics:
+                system = systems[name]
+                metrics[name] = OutputMetric(
+                    InputMoments(*V.shape[1:], system=system),
+                    OutputSensitivity(system, V.shape[-1]),
+                )
+            metrics[name].moments.update(V)
+            metrics[name].sensitivity.update(V, G)
+    return metrics
+
+
+def moments_of(
+    cut: Cut, layer: ImportedLayer, system: DiagonalSystem, data: torch.Tensor
+) -> InputMoments:
+    """Return the moments of what reaches a layer through the reduced layers before it."""
+    core = cut.network.core(layer.name, cut.model)
+    moments = None
+    for inputs in inputs_of(cut.model, layer.name, core, data):
+        V = inputs.double().numpy()
+        moments = moments or InputMoments(*V.shape[1:], system=system)
+        moments.update(V)
+    assert moments is not None
+    return moments
+
+
+def relative_to_layer(paths: Sequence[ReductionPath]) -> list[np.ndarray]:
     """Weigh the squared errors of every layer by one over its squared norm."""
     return [np.full(len(path.norms), 1.0 / max((path.norms**2).sum(), 1e-300)) for path in paths]
+
+
+def _labelled(metric: str, method: str) -> str:
+    """Return a metric with the method, where it is not the usual one."""
+    return metric if method == SUBSET else f"{metric}, method {method}"

@@ -22,6 +22,7 @@ from ssmred.errors import (
 )
 from ssmred.networks import ImportedNetwork
 from ssmred.networks.sensing import lengths_seen
+from ssmred.pipeline.methods import check_method
 
 GUARANTEES = ("worst-case", "statistical", "layer")
 METRICS = ("h2", "calibrated")
@@ -52,6 +53,8 @@ class Request:
         What the certificate will state.
     metric : {"h2", "calibrated"}
         How removals are scored.
+    method : str
+        How systems are made smaller; one of `METHODS`.
     horizon : int or None
         Sequence length; None for infinite.
     inputs : InputSet or None
@@ -68,6 +71,7 @@ class Request:
     states: float | None
     guarantee: str
     metric: str
+    method: str
     horizon: int | None
     inputs: InputSet | None
     weigh: torch.Tensor | None
@@ -87,6 +91,7 @@ def check_request(
     inputs: InputSet | str | None,
     guarantee: str | None,
     metric: str | None,
+    method: str,
     coverage: float,
     confidence: float,
     seed: int,
@@ -122,6 +127,7 @@ def check_request(
         states=states,
         guarantee=guarantee,
         metric=metric,
+        method=check_method(method),
         horizon=_horizon(horizon),
         inputs=_input_set(inputs, tensor),
         weigh=weigh,

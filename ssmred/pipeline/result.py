@@ -15,6 +15,7 @@ from torch import nn
 from ssmred.certify import Certificate
 from ssmred.errors import CheckpointError
 from ssmred.networks import load_network, save_network
+from ssmred.pipeline.methods import SUBSET, check_method
 from ssmred.report import plot_reduction, table
 
 if TYPE_CHECKING:
@@ -88,6 +89,8 @@ class ReductionResult:
         What other tolerances and guarantees would allow.
     seconds : float
         Wall time of the reduction.
+    method : str
+        How the layers' systems were made smaller.
     """
 
     model: nn.Module
@@ -98,6 +101,7 @@ class ReductionResult:
     path: RemovalCurve
     alternatives: tuple[Alternative, ...]
     seconds: float
+    method: str = SUBSET
 
     @property
     def removed(self) -> float:
@@ -112,6 +116,7 @@ class ReductionResult:
             f"states      {self.states[0]:>8,} of {self.states[1]:,} "
             f"({100 * self.removed:.1f} % removed)",
             f"parameters  {self.parameters[0]:>8,} of {self.parameters[1]:,}",
+            f"method      {self.method}",
             f"guarantee   {certificate.guarantee}, level {certificate.level}",
             f"bound       {certificate.bound:.3e} of {_YARDSTICK[certificate.guarantee]}"
             f"{', which says nothing: VACUOUS' if certificate.vacuous else ''}",
@@ -206,6 +211,7 @@ class ReductionResult:
             },
             "alternatives": [asdict(a) for a in self.alternatives],
             "seconds": self.seconds,
+            "method": self.method,
         }
 
 
@@ -253,6 +259,7 @@ def _read_record(folder: Path) -> dict[str, Any]:
             "path": RemovalCurve(np.asarray(curve["states"]), np.asarray(curve["error"])),
             "alternatives": tuple(Alternative(**row) for row in record["alternatives"]),
             "seconds": float(record["seconds"]),
+            "method": check_method(record.get("method", SUBSET)),  # older ones do not say
         }
     except (OSError, ValueError, KeyError, TypeError) as error:
         if isinstance(error, CheckpointError):

@@ -139,6 +139,8 @@ def picture_of(result: Any) -> ReductionPicture:
     bounded = certificate.guarantee == "worst-case" and all(value is not None for value in added)
     kept, full = result.states
     vacuous = ", vacuous" if certificate.vacuous else ""
+    method = getattr(result, "method", "subset")
+    moved = "" if method == "subset" else f" (method {method})"
     return ReductionPicture(
         curve_states=result.path.states,
         curve_error=result.path.error,
@@ -150,7 +152,7 @@ def picture_of(result: Any) -> ReductionPicture:
         layer_label="contribution to the bound" if bounded else "relative h2 error of the layer",
         channel_states=_channel_states(result.model, layers),
         curve_label="error of the layers, relative to removing all",
-        title=f"{kept:,} of {full:,} states kept; {certificate.guarantee} certificate, "
+        title=f"{kept:,} of {full:,} states kept{moved}; {certificate.guarantee} certificate, "
         f"bound {certificate.bound:.2e}{vacuous}",
     )
 
