@@ -29,6 +29,7 @@ __all__ = [
     "stein",
     "stein_factor",
     "sylvester",
+    "symmetric_solution",
 ]
 
 
@@ -72,7 +73,7 @@ def stein(
     >>> bool(solution.error_bound < 1e-14)
     True
     """
-    return _symmetric(A, W, E, backend, "stein", discrete=True)
+    return symmetric_solution(A, W, E, backend, "stein", discrete=True)
 
 
 def lyapunov(
@@ -108,7 +109,7 @@ def lyapunov(
     >>> lyapunov([[-0.5]], [[3.0]]).X.tolist()
     [[3.0]]
     """
-    return _symmetric(A, W, E, backend, "lyapunov", discrete=False)
+    return symmetric_solution(A, W, E, backend, "lyapunov", discrete=False)
 
 
 def sylvester(A: np.ndarray, B: np.ndarray, W: np.ndarray, *, backend: str = "ssmred") -> Solution:
@@ -201,7 +202,8 @@ def lyapunov_factor(A: np.ndarray, B: np.ndarray, *, E: np.ndarray | None = None
     return _equation_factor(A, B, E, "lyapunov_factor", continuous=True)
 
 
-def _symmetric(A, W, E, backend: str, where: str, *, discrete: bool) -> Solution:
+def symmetric_solution(A, W, E, backend: str, where: str, *, discrete: bool) -> Solution:
+    """Return :func:`stein` or :func:`lyapunov`; errors name the function ``where``."""
     check_choice(backend, BACKENDS, "backend", where)
     A, W = check_array(A, "A", where), check_array(W, "W", where)
     matrices = [A, W] if E is None else [A, W, check_array(E, "E", where)]

@@ -11,7 +11,7 @@ from ssmred.checks import check_array, check_choice, check_shape
 from ssmred.errors import UnsupportedOperationError, message
 from ssmred.gramians.closed_form import diagonal_factor, diagonal_gramian, stable_gramian
 from ssmred.gramians.dense import dense_factor, dense_finite_gramian
-from ssmred.gramians.equations import lyapunov, stein
+from ssmred.gramians.equations import symmetric_solution
 from ssmred.gramians.solvers import BACKENDS
 from ssmred.systems.diagonal import DiagonalSystem
 from ssmred.systems.linear import LinearSystem, adjoint
@@ -59,8 +59,11 @@ def controllability_gramian(
 
     Notes
     -----
-    Level FLOAT; diagonal entries are accurate to a few units in the last place, also for poles at
-    ``1 - 1e-12``. Cost O(n^2 log T) per diagonal system, O(n^3 log T) per dense one.
+    Level FLOAT; entries of diagonal systems are accurate to a few units in the last place, also for
+    poles at ``1 - 1e-12``. Dense systems, infinite horizon: the solution of :func:`stein` or
+    :func:`lyapunov`, which rounding may leave with tiny negative eigenvalues;
+    :func:`controllability_factor` has none. Cost O(n^2 log T) per diagonal system, O(n^3 log T) per
+    dense one.
 
     Examples
     --------
@@ -250,14 +253,11 @@ def _gramian(
                 A, weights, horizon=length, conjugate=True, continuous=continuous, where=where
             )
         return gramian if system._has_complex_data() else gramian.real.copy()
-    if backend != "ssmred" and length is None:
-        weights = B @ adjoint(B)
-        weights = (weights + adjoint(weights)) / 2
-        return (lyapunov if continuous else stein)(A, weights, backend=backend).X
     if length is not None:
         return dense_finite_gramian(A, B, length, where)
-    factor = dense_factor(A, B, horizon=None, continuous=continuous, where=where)
-    return factor @ adjoint(factor)
+    weights = B @ adjoint(B)
+    weights = (weights + adjoint(weights)) / 2
+    return symmetric_solution(A, weights, None, backend, where, discrete=not continuous).X
 
 
 def gramian_factor(

@@ -10,7 +10,7 @@ from scipy.linalg import schur
 
 from ssmred.kernels.doubling import NEGLIGIBLE, is_hopeless
 from ssmred.kernels.scaling import fill_scales
-from ssmred.kernels.sylvester import fill_triangular_solution
+from ssmred.kernels.sylvester import REFINED, fill_triangular_solution
 
 __all__ = ["balancing_scales", "bilinear_pair", "doubled_solution", "schur_solution"]
 
@@ -59,7 +59,15 @@ def schur_solution(
     T, V = (S, U) if same else schur(B, output="real")[:2]
     Y = U.conj().T @ W @ V
     pivot = _solve_blocks(S, T, Y, discrete)
-    return U @ Y @ V.conj().T, pivot
+    X = U @ Y @ V.conj().T
+    if pivot > 0:  # one step of refinement, with the residual of the given matrices
+        residual = W - X + A @ X @ B.conj().T if discrete else W - A @ X - X @ B.conj().T
+        change = U.conj().T @ residual @ V
+        _solve_blocks(S, T, change, discrete)
+        change = U @ change @ V.conj().T
+        if np.abs(change).max(initial=0.0) <= REFINED * np.abs(X).max(initial=0.0):
+            X = X + change
+    return X, pivot
 
 
 def doubled_solution(

@@ -15,6 +15,9 @@ from ssmred.kernels.powers import one_minus_product
 __all__ = ["fill_majorant", "fill_solutions", "fill_triangular_solution"]
 
 
+REFINED = 1e-3  # a correction that is larger, relative to the solution, is not to be trusted
+
+
 def _gap(a, b):
     """Return ``1 - a b``, accurate also for a and b near 1 or -1."""
     return 1.0 - a * b  # compiled code takes one of the two below
@@ -176,6 +179,17 @@ def _schur(gees, A):
     return T, Z, info
 
 
+@njit(cache=True, nogil=True)
+def _largest(M):
+    """Return the largest modulus of a real or imaginary part; inf where one is nan."""
+    size = 0.0
+    for value in M.flat:
+        part = max(abs(value.real), abs(value.imag))
+        if not part <= size:
+            size = part if part > size else np.inf
+    return size
+
+
 @njit(cache=True, parallel=True, nogil=True)
 def fill_solutions(gees, A, B, same, W, discrete, X, pivots):
     """Fill X of ``X - A X B^* = W`` (or ``A X + X B^* = W``), one system per channel.
@@ -194,9 +208,23 @@ def fill_solutions(gees, A, B, same, W, discrete, X, pivots):
             X[h] = np.nan
             continue
         # All stored transposed, with A = U S U^* and B = V T V^*: Y = U^* X V.
-        Y = np.dot(np.dot(V, np.ascontiguousarray(W[h].T)), np.ascontiguousarray(U.conj().T))
+        U_adjoint, V_adjoint = np.ascontiguousarray(U.conj().T), np.ascontiguousarray(V.conj().T)
+        Y = np.dot(np.dot(V, np.ascontiguousarray(W[h].T)), U_adjoint)
         pivots[h] = fill_triangular_solution(S, T, Y, discrete)
-        X[h] = np.dot(np.dot(np.ascontiguousarray(V.conj().T), Y), U).T
+        Z = np.dot(np.dot(V_adjoint, Y), U)
+        if pivots[h] > 0.0:  # one step of refinement, with the residual of the given matrices
+            left, right = np.ascontiguousarray(A[h].T), np.ascontiguousarray(B[h].conj())
+            R = np.ascontiguousarray(W[h].T)
+            if discrete:
+                R = R - Z + np.dot(np.dot(right, Z), left)
+            else:
+                R = R - np.dot(Z, left) - np.dot(right, Z)
+            R = np.dot(np.dot(V, R), U_adjoint)
+            fill_triangular_solution(S, T, R, discrete)
+            R = np.dot(np.dot(V_adjoint, R), U)
+            if _largest(R) <= REFINED * _largest(Z):
+                Z += R
+        X[h] = Z.T
 
 
 @njit(cache=True, nogil=True)

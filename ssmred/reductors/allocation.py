@@ -17,6 +17,9 @@ from ssmred.reductors.path import ReductionPath
 
 __all__ = ["allocate", "removal_curve"]
 
+LAST = 1e300
+"""Cost that no error has: what stays is dearer than anything else."""
+
 
 def allocate(
     paths: Sequence[ReductionPath],
@@ -100,7 +103,8 @@ def removal_curve(
     states : (N + 1,) int64
         Real states removed, from 0 to all.
     error : (N + 1,) float64
-        ``sum_c w_c errors_c[k_c]**2`` when they go in the order of :func:`allocate`.
+        ``sum_c w_c errors_c[k_c]**2`` when they go in the order of :func:`allocate`; inf where
+        modes would have to go that cannot.
     """
     _, sizes, _, increase = _merged(paths, weights, "removal_curve")
     start = sum(
@@ -144,14 +148,17 @@ def _merged(
         if np.any(weight < 0):
             raise DataError(message(where, "a weight is negative", got=f"{weight.min():.3g}"))
         channels, n = weight.size, path.system.order
-        costs = weight.reshape(-1, 1) * path.errors.reshape(channels, n + 1) ** 2
+        errors = path.errors.reshape(channels, n + 1)
+        stays = np.isinf(errors)  # modes that cannot go, at the end of their channel
+        costs = weight.reshape(-1, 1) * np.where(stays, 0, errors) ** 2
+        costs[stays] = np.broadcast_to(LAST * np.arange(1, n + 2), stays.shape)[stays]
         slopes = np.empty((channels, n))
         fill_hull_slopes(costs, slopes)
+        slopes[stays[:, 1:]] = np.inf
+        increase = np.where(stays[:, 1:], np.inf, np.diff(costs, axis=-1))
         owner = np.repeat(np.arange(offset, offset + channels), n)
         sizes = np.full(channels * n, path.states_per_mode)
-        parts.append(
-            (slopes.ravel() / path.states_per_mode, sizes, owner, np.diff(costs, axis=-1).ravel())
-        )
+        parts.append((slopes.ravel() / path.states_per_mode, sizes, owner, increase.ravel()))
         offset += channels
     slopes, sizes, owner, increase = (np.concatenate(column) for column in zip(*parts, strict=True))
     order = np.argsort(slopes, kind="stable")

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from ssmred.errors import AccuracyError, message
 from ssmred.reductors.balanced import balanced
 from ssmred.reductors.balancing import Balancing, dense_result
 from ssmred.reductors.moving import MovingReductor
@@ -85,7 +86,17 @@ def residualised(
     empty = np.logical_not(part.A.any(axis=-1) | part.A.any(axis=-2))  # beyond the rank
     M = part.A + empty[..., None] * np.eye(order)
     size = part.B.shape[-1]
-    both = np.linalg.solve(M, np.concatenate([part.B, np.broadcast_to(np.eye(order), M.shape)], -1))
+    right = np.concatenate([part.B, np.broadcast_to(np.eye(order), M.shape)], -1)
+    try:
+        both = np.linalg.solve(M, right)
+    except np.linalg.LinAlgError as error:  # equal Hankel values on both sides of the cut
+        raise AccuracyError(
+            message(
+                "ResidualisedReductor",
+                f"states at rest do not determine a model of order {order}",
+                cure="Choose another order; that one splits equal Hankel singular values.",
+            )
+        ) from error
     B, inverse = both[..., :size], both[..., size:]
     A = shift * np.eye(order) + inverse
     rest = 0.5 if system.is_discrete else -1.0  # no 0: a post-update form divides by A

@@ -86,6 +86,15 @@ class FrequencyWeightedReductor(MovingReductor):
                         got=f"{getattr(weight, size)}",
                     )
                 )
+            if system.is_real and not weight.is_real:
+                raise UnsupportedOperationError(
+                    message(
+                        where,
+                        f"{name} is complex, but the system is real",
+                        expected="a weight with real matrices",
+                        cure="A filter of a real signal is real: add the conjugate modes.",
+                    )
+                )
             if weight.dt != system.dt:
                 raise UnsupportedOperationError(
                     message(

@@ -10,7 +10,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ssmred.errors import DataError, OrderError, ShapeError
-from ssmred.reductors import BalancedReductor, SubsetReductor, allocate, removal_curve
+from ssmred.reductors import (
+    BalancedReductor,
+    SplitReductor,
+    SubsetReductor,
+    allocate,
+    removal_curve,
+)
 from ssmred.systems import DiagonalSystem
 
 
@@ -152,3 +158,21 @@ def test_refusals():
         allocate([path, path], [ones], states=3)
     with pytest.raises(ShapeError, match="match"):
         removal_curve([], [])
+
+
+def test_modes_that_cannot_go_stay():
+    """Three channels with one, none and two modes outside the circle."""
+    poles = np.array([[2.0, 0.5, 0.4j], [0.1, 0.5, 0.4j], [1.5, -3.0, 0.4j]])
+    system = DiagonalSystem(poles, np.ones((3, 3)), np.ones((3, 3)))
+    path = SplitReductor(SubsetReductor()).path(system)
+    states, error = removal_curve([path], [np.ones(3)])
+    assert states.tolist() == list(range(0, 20, 2))
+    assert np.isfinite(error[:7]).all()
+    assert np.isinf(error[7:]).all()
+    (kept,) = allocate([path], [np.ones(3)], states=6)
+    assert kept.tolist() == [1, 0, 2]
+    assert path.reduction(kept).orders.tolist() == [1, 0, 2]
+    (kept,) = allocate([path], [np.ones(3)], threshold=np.finfo(float).max)
+    assert kept.tolist() == [1, 0, 2]
+    with pytest.raises(OrderError, match="outside"):
+        path.reduction(allocate([path], [np.ones(3)], states=4)[0])
