@@ -5,7 +5,9 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
-BENCHMARKS := benchmarks/figures.py benchmarks/subset_numpy.py benchmarks/soundness.py
+BENCHMARKS := benchmarks/figures.py benchmarks/subset_numpy.py benchmarks/solvers.py \
+	benchmarks/reductors.py benchmarks/methods.py benchmarks/soundness.py \
+	benchmarks/soundness_norms.py benchmarks/soundness_systems.py
 
 .PHONY: help demo test test-slow lint docs bench clean
 
@@ -36,7 +38,7 @@ lint: $(INSTALLED) ## check style, types, import order and CITATION.cff
 docs: $(INSTALLED) ## run the code of README.md, docs/ and examples/, check their links
 	$(BIN)/python -m pytest -m docs $(FLAGS)
 
-bench: $(INSTALLED) ## measure the README's figures and write them there; then the soundness search
+bench: $(INSTALLED) ## measure the figures of README.md and docs/, write them there; soundness searches (hours)
 	@set -e; for script in $(BENCHMARKS); do \
 		echo "== $$script"; $(BIN)/python $$script; \
 	done
