@@ -39,7 +39,8 @@ def dense_samples(system: DenseSystem, horizon: int | None, where: str) -> Dense
 
     Tail: with ``nu = ||A^q||_2 < 1``, ``sum_{k >= T} ||h_k|| <= sum_{r < q} ||C A^r||
     ||A^{T-1} B|| / (1 - nu)``. Rounding: each step ``x <- A x`` adds at most
-    ``(3 n + 8) u ||A||_F ||x||``, which later steps carry on through ``C A^i``.
+    ``(3 n + 8) u ||A||_F ||x||``, which later steps carry on through ``C A^i``; so do ``C A`` and
+    ``D + C B`` where the post-update recurrence is brought to the standard one.
 
     Raises
     ------
@@ -48,7 +49,7 @@ def dense_samples(system: DenseSystem, horizon: int | None, where: str) -> Dense
     """
     if system.is_real:
         system = system.realified()
-    system = system.with_recurrence("standard")
+    given, system = system, system.with_recurrence("standard")
     n = system.order
     A, B, C, D = flat_matrices(system)
     with np.errstate(all="ignore"):  # overflow is found and reported below
@@ -63,6 +64,10 @@ def dense_samples(system: DenseSystem, horizon: int | None, where: str) -> Dense
         size_c = np.linalg.norm(C, axis=(-2, -1))
         rounding = 1.1 * step * sums_in * (size_a * sums_out + size_c)
         rounding += 4 * UNIT * np.linalg.norm(D, axis=(-2, -1))
+        if given.is_post_update:  # twice: ||A^k B|| beyond the samples, where nu < 1 / 2
+            read = np.linalg.norm(flat_matrices(given)[2], axis=(-2, -1))
+            carried = 2 * size_a * sums_in + np.linalg.norm(B, axis=(-2, -1))
+            rounding += 1.1 * step * read * carried
     values = np.concatenate([D[:, None], values], axis=1)
     if not (np.isfinite(values).all() and np.isfinite(rounding).all()):
         raise AccuracyError(

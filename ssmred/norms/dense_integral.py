@@ -33,6 +33,7 @@ SMALL_TAIL = 1e-9
 ROUNDS = 3
 SHIFT = 0.5  # rate of decay that is asked for, relative to that of the slowest mode
 RESOLVED = 0.1  # rounding of the change of coordinates, relative to the rate of decay
+INVERTED = 0.005  # ||I - X L||_F for the computed inverse X of L; 1.01 covers 1 / (1 - 0.005)
 
 
 @dataclass(frozen=True)
@@ -107,8 +108,12 @@ def _contraction(A: np.ndarray, B: np.ndarray, C: np.ndarray, where: str) -> Con
     left = solve_triangular(L, A @ L, lower=True)
     inputs = solve_triangular(L, B, lower=True)
     outputs = C @ L
-    inverse = np.abs(solve_triangular(L, np.eye(n), lower=True))
+    inverse = solve_triangular(L, np.eye(n), lower=True)
     step = 4 * (n + 8) * UNIT
+    missed = np.abs(np.eye(n) - inverse @ L) + step * (np.abs(inverse) @ np.abs(L))
+    if not np.linalg.norm(missed) <= INVERTED:
+        raise _refusal(where)
+    inverse = np.abs(inverse)
     size = float(np.linalg.norm(left))
     largest = float(np.linalg.eigvalsh((left + adjoint(left)) / 2)[-1])
     rate = -largest - 16 * step * size
@@ -153,7 +158,7 @@ class _Marcher:
             last, defect = self.powers[-1], self.defects[-1]
             self.powers.append(last @ last)
             size = float(np.linalg.norm(last)) ** 2
-            self.defects.append(2.01 * defect + 1.01 * self.form.step * size)
+            self.defects.append((2.01 + defect) * defect + 1.01 * self.form.step * size)
         return self.powers[k], self.defects[k]
 
     def outputs(self, k: int) -> np.ndarray:
@@ -203,13 +208,15 @@ class _Marcher:
             total += 0.5 * half * (1 + (CELLS + 8) * UNIT) * cells.sum(axis=0)
             rest = np.outer(lengths, CELLS * half**3 / 3 * bend * 1.001)
             remainders += float(rest.sum())
-            # every row is a product of at most CELLS + 1 powers
-            defect = (CELLS + 2) * (self.level(k - HALVINGS + 1)[1] + 2 * form.step * root)
+            # a row is a product of CELLS powers: its error is below that of (1 + zeta)^CELLS
+            defect = self.level(k - HALVINGS + 1)[1]
+            zeta = defect + (2 + defect) * form.step * root
+            defect = math.expm1((CELLS + 2) * zeta)
             rounding = (1 + half * self.size) * (defect * columns + error)
             total += rest + np.outer(lengths, 2 * CELLS * half * 1.001 * rounding)
             power, defect = self.level(k)
             decay = math.exp(-form.rate * 2 * CELLS * half) * (1 + 4 * UNIT)
-            error = decay * error + (defect + 2 * form.step * root) * columns
+            error = decay * error + (defect + (2 + defect) * form.step * root) * columns
             x = power @ x
         columns = np.linalg.norm(x, axis=0) * 1.001
         tail = np.outer(lengths, columns + error) / form.rate

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from fractions import Fraction
+
 import mpmath
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy.linalg import expm
 
 from ssmred.errors import AccuracyError, UnstableSystemError, UnsupportedOperationError
+from ssmred.gramians import lyapunov
 from ssmred.norms import l1_gain, l1_gain_error
 from ssmred.systems import DenseSystem, DiagonalSystem, discretise
 
@@ -96,6 +100,23 @@ def test_finite_horizon_outside_the_circle():
         assert np.abs(h).sum() <= gain <= np.abs(h).sum() * (1 + 1e-9)
 
 
+@pytest.mark.theorem("l1-gain")
+@pytest.mark.parametrize("horizon", [None, 2, 60])
+def test_rounding_of_the_read_out_is_covered_where_it_cancels(horizon):
+    """Post-update: ``C A`` and ``D + C B`` are 0 in float64 and ``2^-61``, ``2^-60`` in truth."""
+    e = 2.0**-30
+    A = np.array([[(1 + e) / 2, 0.0], [(1 + 2 * e) / 2, 0.0]])
+    C, D = np.array([[1 + e, -1.0]]), -(1 + 2 * e)
+    system = DenseSystem(A, [[1 + e], [0.0]], C, [[D]], recurrence="post-update")
+    assert not (C @ A).any()
+    x, exact = [Fraction(1 + e), Fraction(0)], Fraction(0)
+    for k in range(horizon or 60):
+        y = sum(Fraction(c) * v for c, v in zip(C[0], x, strict=True))
+        exact += abs(y + Fraction(D) if k == 0 else y)
+        x = [sum(Fraction(a) * v for a, v in zip(row, x, strict=True)) for row in A]
+    assert 0 < exact <= Fraction(l1_gain(system, horizon=horizon))
+
+
 def test_order_zero_and_bad_input():
     static = DiagonalSystem(np.zeros(0), np.zeros((0, 1)), np.zeros((1, 0)), -3.0)
     for system in (static, static.to_dense()):
@@ -177,6 +198,50 @@ def test_dense_chains_of_equal_poles(n):
     assert 4.0 <= gain <= 4.0 * (1 + CONTINUOUS)
     scaled = l1_gain(DenseSystem(1e5 * A, np.eye(n)[:, -1:] * 1e5, np.eye(n)[:1], dt=0))
     assert 1.0 <= scaled <= 1 + 2 * CONTINUOUS
+
+
+@pytest.mark.theorem("l1-gain")
+@pytest.mark.parametrize("coupling", [2.0**-3, 1.0, 2.0**12, 2.0**18])
+def test_coupled_chains_in_turned_coordinates(coupling):
+    """``k / (s + 1)^2``, gain k, turned by exact numbers: rounding of L is the largest error."""
+    turn = np.array([[1.0, 1.0], [1.0, -1.0]])
+    A = turn @ np.array([[-1.0, coupling], [0.0, -1.0]]) @ turn / 2
+    system = DenseSystem(A, turn[:, 1:], turn[:1] / 2, dt=0)
+    assert coupling <= l1_gain(system) <= coupling * 1.01
+    with pytest.raises(AccuracyError, match="rounding of an unstable one"):
+        l1_gain(system.replace(A=turn @ np.array([[-1.0, 2.0**30], [0.0, -1.0]]) @ turn / 2))
+
+
+ROUNDED = 1e-12  # of Lyapunov solutions and exponentials with condition up to 1e3
+
+
+@pytest.mark.theorem("l1-gain")
+@pytest.mark.parametrize("kind", ["real", "complex"])
+def test_lyapunov_coordinates_never_let_the_state_grow(kind):
+    """``||exp(L^-1 A L t)|| <= exp(-rho t)``, and what a perturbation E adds to its integral."""
+    rng = np.random.default_rng(14)
+    n, grown = 5, 0
+    for _ in range(5):
+        A = rng.normal(size=(n, n)) * (1 if kind == "real" else np.exp(0.8j))
+        A = A + np.triu(rng.normal(size=(n, n)), 1)
+        slowest = 0.2 + rng.uniform()
+        A -= (np.linalg.eigvals(A).real.max() + slowest) * np.eye(n)
+        shift = 0.5 * slowest
+        P = lyapunov(A + shift * np.eye(n), np.eye(n)).X
+        L = np.linalg.cholesky(P)
+        M = np.linalg.solve(L, A @ L)
+        rho = shift + 0.5 / np.linalg.norm(P, 2)
+        for t in (0.01, 0.1, 1.0, 10.0):
+            assert np.linalg.norm(expm(M * t), 2) <= np.exp(-rho * t) * (1 + ROUNDED)
+            grown += np.linalg.norm(expm(A * t), 2) > np.exp(-rho * t) * 1.01
+        E = rng.normal(size=(n, n))
+        E *= 0.5 * rho / np.linalg.norm(E, 2)
+        step = 0.1 / np.linalg.norm(M, 2)
+        t = step * np.arange(1, int(10 / (rho * step)))
+        change = expm(t[:, None, None] * (M + E)) - expm(t[:, None, None] * M)
+        total = step * np.linalg.norm(change, 2, axis=(1, 2)).sum()
+        assert 0 < total <= 0.5 * rho / (rho * 0.5 * rho)
+    assert grown > 0  # in the given coordinates
 
 
 def lower_bound(system, step, count) -> float:
