@@ -106,8 +106,8 @@ def bilinear_pair(A: np.ndarray) -> tuple[np.ndarray, np.ndarray] | None:
     """Return F and V such that ``A X + X A^* + W = 0`` means ``X - F X F^* = V W V^*``.
 
     ``F = (b I - A)^-1 (b I + A)``, ``V = sqrt(2 b) (b I - A)^-1``, b near the geometric mean of
-    the moduli of the eigenvalues of A (n, n). None where A is triangular, so that nothing is better
-    than its diagonal, or where it is singular, or b an eigenvalue.
+    the largest and the smallest singular value of A (n, n). None where A is triangular, so that
+    nothing is better than its diagonal, or where it is singular, or b an eigenvalue.
     """
     n = A.shape[0]
     if not (np.tril(A, -1).any() and np.triu(A, 1).any()):

@@ -15,6 +15,7 @@ from exact_equations import (
     spectral_error,
     true_error,
 )
+from scipy.linalg import solve_sylvester
 
 from ssmred.errors import AccuracyError
 from ssmred.gramians import (
@@ -25,6 +26,7 @@ from ssmred.gramians import (
     stein_factor,
     sylvester,
 )
+from ssmred.gramians.residuals import general_terms, residual_sizes
 from ssmred.gramians.triangular import bilinear_pair, doubled_solution, schur_solution
 
 BALANCED = 1e-12  # relative error of 5 states in balanced units, condition up to 1e3
@@ -189,6 +191,41 @@ def test_large_lyapunov_equations_go_through_the_bilinear_map(kind):
     assert solution.residual <= BACKWARD_STABLE
     assert spectral_error(solution.X, X) <= solution.error_bound * np.linalg.norm(X)
     np.testing.assert_array_equal(solution.X, (squared + adjoint(squared)) / 2)
+
+
+@pytest.mark.theorem("schur-equations")
+@pytest.mark.parametrize("kind", ["real", "complex"])
+def test_bilinear_pair_keeps_the_equation_and_shrinks_the_spectrum(kind):
+    """The identity of the residuals for any X, and the radius for its choice of the shift."""
+    rng = np.random.default_rng(10)
+    for n in (2, 5, 30):
+        A = rng.standard_normal((n, n)) * (1 if kind == "real" else np.exp(0.3j))
+        A -= (np.linalg.eigvals(A).real.max() + 0.1) * np.eye(n)
+        F, V = bilinear_pair(A)
+        gap = np.linalg.inv(V)  # (b I - A) / sqrt(2 b)
+        X, W = rng.standard_normal((2, n, n)) + 1j * rng.standard_normal((2, n, n))
+        turned = gap @ (X - F @ X @ adjoint(F) - V @ W @ adjoint(V)) @ adjoint(gap)
+        plain = A @ X + X @ adjoint(A) + W
+        np.testing.assert_allclose(turned, -plain, rtol=0, atol=BALANCED * np.abs(plain).max())
+        size = lambda M: np.sqrt(np.linalg.norm(M, 1) * np.linalg.norm(M, np.inf))  # noqa: E731
+        ratio = np.sqrt(size(A) * size(np.linalg.inv(A)))
+        s, poles = (ratio + 1 / ratio) / 2, np.linalg.eigvals(A)
+        cosine = (-poles.real / np.abs(poles)).min()
+        radius = np.abs(np.linalg.eigvals(F)).max()
+        assert radius <= np.sqrt((s - cosine) / (s + cosine)) * (1 + BALANCED)
+    pair = -np.array([[5.0, 4.0], [4.0, 5.0]])  # eigenvalues -1 and -9: attained
+    assert np.abs(np.linalg.eigvals(bilinear_pair(pair)[0])).max() == pytest.approx(0.5, rel=1e-14)
+
+
+@pytest.mark.theorem("schur-equations")
+@pytest.mark.parametrize(("n", "m"), [(40, 64), (140, 90)])
+def test_refinement_leaves_only_the_rounding_of_the_residual(n, m):
+    """SciPy solves the same triangular equations, without the step that follows them here."""
+    rng = np.random.default_rng(n)
+    A, B, W = (rng.standard_normal(k) for k in ((n, n), (m, m), (n, m)))
+    terms = general_terms(A, B, discrete=False)
+    plain, _, scale = residual_sizes(terms, solve_sylvester(A, B, W), W)
+    assert sylvester(A, B, W).residual <= 0.3 * plain / scale
 
 
 def test_the_bilinear_map_is_left_where_it_cannot_help():

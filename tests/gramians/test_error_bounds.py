@@ -15,7 +15,7 @@ from exact_equations import (
 
 from ssmred.errors import AccuracyError
 from ssmred.gramians import discrete_sylvester, lyapunov, stein, sylvester
-from ssmred.gramians.error_bounds import gramian_bound, majorant_bound
+from ssmred.gramians.error_bounds import general_bounds, gramian_bound, majorant_bound
 from ssmred.gramians.residuals import general_terms, residual_sizes
 
 
@@ -107,6 +107,38 @@ def test_bound_is_about_the_true_error():
     bound = gramian_bound(terms, np.array(residual), G, np.array(0.5), np.ones(2))
     assert 1e-3 <= bound <= 2e-3
     assert 1e-3 * np.sqrt(2) <= majorant_bound(A, A, float(residual), discrete=True) <= 6e-3
+
+
+@pytest.mark.theorem("residual-bound")
+@pytest.mark.parametrize("discrete", [True, False])
+def test_spoilt_sylvester_solutions_in_any_units(discrete):
+    """Worst errors for the geometric mean: along the largest directions of both Gramians."""
+    rng = np.random.default_rng(17)
+    shift = 0.0 if discrete else 1.0
+    ratios = []
+    for _ in range(20):
+        n, m = 4, 3
+        A, B = (rng.standard_normal((k, k)) + 1j * rng.standard_normal((k, k)) for k in (n, m))
+        A, B = (0.8 * M / np.abs(np.linalg.eigvals(M)).max() - shift * np.eye(len(M))
+                for M in (A, B))  # fmt: skip
+        d, e = 2.0 ** rng.integers(-30, 31, n), 2.0 ** rng.integers(-30, 31, m)
+        A, B = A * d[:, None] / d, B / e[:, None] * e  # B^* has the units e
+        x, y = d * (rng.standard_normal(n) + 1j), e * (rng.standard_normal(m) - 1j)
+        W, spoilt = np.zeros((n, m), complex), 1e-3 * np.outer(x, y)  # the solution is 0
+        bound = general_bounds(A[None], B[None], spoilt[None], W[None], discrete)[0]
+        error = np.linalg.norm(spoilt, 2)
+        assert error <= bound < np.inf
+        ratios.append(bound / error)
+    assert np.median(ratios) < 1e3  # the units range over 2^60
+
+
+@pytest.mark.theorem("residual-bound")
+@pytest.mark.parametrize("discrete", [True, False])
+def test_geometric_mean_is_sharp_for_equal_coefficients(discrete):
+    A = np.array([[[0.5]]]) if discrete else np.array([[[-0.25]]])
+    bound = general_bounds(A, A, np.array([[[4.001]]]), 4.0 * (1 - A * A if discrete else 2 * A),
+                           discrete)  # fmt: skip
+    assert 1e-3 * (1 - 1e-9) <= bound[0] <= 1e-3 * (1 + 1e-5)
 
 
 @pytest.mark.theorem("residual-bound")

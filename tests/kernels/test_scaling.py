@@ -7,6 +7,8 @@ import pytest
 
 from ssmred.gramians.triangular import balancing_scales
 
+SUMMED = 1e-14  # sums of a few positive numbers
+
 
 def scaled(A, d):
     return A / d[..., :, None] * d[..., None, :]
@@ -28,6 +30,25 @@ def test_units_are_undone_exactly(dtype):
     assert ratio.min() > 1 / 8
     for h in range(5):
         np.testing.assert_array_equal(balancing_scales(given[h]), d[h])
+
+
+@pytest.mark.theorem("schur-equations")
+@pytest.mark.parametrize("dtype", [float, complex])
+@pytest.mark.parametrize("n", [2, 3, 9])
+def test_sums_of_rows_and_columns_end_within_seven_thirds(n, dtype):
+    rng = np.random.default_rng(n)
+    A = rng.normal(size=(200, n, n)) * 10.0 ** rng.uniform(-2, 2, (200, n, n))
+    A = A * (np.exp(1j * rng.uniform(0, 6, A.shape)) if dtype is complex else 1)
+    units = 2.0 ** rng.integers(-40, 41, (200, n))
+    A = A * units[:, :, None] / units[:, None, :]
+    d = balancing_scales(A)
+    used = (d != 1).any(axis=-1)
+    assert used.mean() > 0.5
+    back = scaled(A, d)[used]
+    moduli = (np.abs(back.real) + np.abs(back.imag)) * (1 - np.eye(n))
+    ratio = moduli.sum(axis=-1) / moduli.sum(axis=-2)
+    assert ratio.max() <= 7 / 3 * (1 + SUMMED)
+    assert ratio.min() >= 3 / 7 * (1 - SUMMED)
 
 
 def test_even_matrices_are_left_alone():
