@@ -13,11 +13,7 @@ from ssmred.errors import AccuracyError, message
 from ssmred.gramians.closed_form import conjugate_factor, pivoted_factor
 from ssmred.gramians.gramian import gramian_factor
 from ssmred.kernels.balancing import fill_hankel_values
-from ssmred.kernels.cauchy import (
-    fill_complex_factor,
-    fill_conjugate_factor,
-    fill_pair_distances,
-)
+from ssmred.kernels.cauchy import fill_complex_factor, fill_pair_distances
 from ssmred.kernels.jacobi import fill_singular_values
 from ssmred.systems.diagonal import DiagonalSystem
 from ssmred.systems.linear import LinearSystem, adjoint
@@ -196,10 +192,8 @@ def _values_of_residues(system: DiagonalSystem, where: str) -> np.ndarray:
         both_roots = np.concatenate([scaled, scaled.conj()], axis=-1)
         values[near] = _complex_values(both, both_roots, continuous, where, real=False)
     if not near.all():
-        factors = np.empty((int((~near).sum()), 2 * n, 2 * n))
-        ranks, part = np.empty(len(factors), np.int64), np.empty(factors.shape[:2])
-        fill_conjugate_factor(poles[~near], roots[~near], continuous, factors, ranks)
-        fill_hankel_values(factors, ranks, part)
+        part = np.empty((int((~near).sum()), 2 * n))
+        fill_hankel_values(poles[~near], roots[~near], continuous, part)
         values[~near] = part
     return check_converged(values, where)
 

@@ -14,7 +14,12 @@ from numba import njit, prange
 
 from ssmred.kernels.powers import SPLITTER
 
-__all__ = ["fill_complex_factor", "fill_conjugate_factor", "fill_pair_distances"]
+__all__ = [
+    "conjugate_factor_of",
+    "fill_complex_factor",
+    "fill_conjugate_factor",
+    "fill_pair_distances",
+]
 
 
 @njit(cache=True, inline="always")
@@ -151,6 +156,73 @@ def fill_complex_factor(poles, weights, continuous, out, order):
                 value[1, i] = qr * di + qi * dr
 
 
+@njit(cache=True)
+def conjugate_factor_of(poles, weights, continuous, F):
+    """Fill the columns of one factor as rows of F, and return how many are in use; see below."""
+    n = poles.shape[0]
+    x, value = np.empty((2, n)), np.empty((2, n))
+    halves, norms = np.empty((4, n)), np.empty(n)
+    first, second = np.empty((2, n)), np.empty((2, n))
+    _fill_start(poles, weights, x, halves, value, norms, continuous)
+    F[:] = 0.0
+    k = 0
+    for _ in range(n):
+        best, _size = _largest(value, norms)
+        if best < 0 or k == 2 * n:
+            break
+        ar, ai = x[0, best], x[1, best]
+        _fill_gaps(x, halves, x[:, best].copy(), continuous, first, second)
+        if ai == 0.0:
+            root = 1.0 / math.sqrt(norms[best])
+            for i in range(n):
+                gr, gi = first[0, i], first[1, i]
+                size = 1.0 / (gr * gr + gi * gi)
+                qr = (value[0, i] * gr + value[1, i] * gi) * size
+                qi = (value[1, i] * gr - value[0, i] * gi) * size
+                F[k, 2 * i], F[k, 2 * i + 1] = qr * root, qi * root
+                dr = x[0, i] - ar
+                value[0, i] = qr * dr - qi * x[1, i]
+                value[1, i] = qr * x[1, i] + qi * dr
+            k += 1
+            continue
+        # psi_1 = (offset + slope x) scale_1 / q, psi_2 = scale_2 / q, q the product of gaps
+        squared = ar * ar + ai * ai
+        margin = 1.0 / norms[best]  # 1 - |a|^2, or -2 Re a
+        if continuous:
+            shift, sign = 0.0, -1.0
+            scale_1 = math.sqrt(2.0 * margin)
+            scale_2 = math.sqrt(2.0 * margin * squared)
+        else:
+            # x - b with b = 2 Re a / (1 + |a|^2), from the nearer of 1 and -1
+            sign = 1.0 if ar >= 0.0 else -1.0
+            near = (1.0 - sign * ar) ** 2 + ai * ai  # |sign - a|^2
+            far = (1.0 + sign * ar) ** 2 + ai * ai
+            shift = near / (1.0 + squared)  # 1 - sign b
+            scale_1 = math.sqrt(margin * (1.0 + squared))
+            scale_2 = scale_1 * math.sqrt(near * far) / (1.0 + squared)
+        for i in range(n):
+            gr = first[0, i] * second[0, i] - first[1, i] * second[1, i]
+            gi = first[0, i] * second[1, i] + first[1, i] * second[0, i]
+            size = 1.0 / (gr * gr + gi * gi)
+            qr = (value[0, i] * gr + value[1, i] * gi) * size
+            qi = (value[1, i] * gr - value[0, i] * gi) * size
+            if continuous:
+                tr, ti = -x[0, i], -x[1, i]
+            else:
+                tr = sign * (shift - (1.0 - sign * x[0, i]))
+                ti = x[1, i]
+            F[k, 2 * i] = scale_1 * (qr * tr - qi * ti)
+            F[k, 2 * i + 1] = scale_1 * (qr * ti + qi * tr)
+            F[k + 1, 2 * i], F[k + 1, 2 * i + 1] = scale_2 * qr, scale_2 * qi
+            # (x - a) (x - conj(a))
+            dr, lo, hi = x[0, i] - ar, x[1, i] - ai, x[1, i] + ai
+            ur, ui = qr * dr - qi * lo, qr * lo + qi * dr
+            value[0, i] = ur * dr - ui * hi
+            value[1, i] = ur * hi + ui * dr
+        k += 2
+    return k
+
+
 @njit(cache=True, parallel=True)
 def fill_conjugate_factor(poles, weights, continuous, out, ranks):
     """Fill a real factor of the Gramian of ``(Re x_1, Im x_1, ...)``, pairs of poles pivoted.
@@ -160,70 +232,10 @@ def fill_conjugate_factor(poles, weights, continuous, out, ranks):
     has one function, all others two. poles and weights (H, n) complex128, out (H, 2 n, 2 n)
     float64, ranks (H,) int64: columns in use.
     """
-    channels, n = poles.shape
-    for h in prange(channels):
-        x, value = np.empty((2, n)), np.empty((2, n))
-        halves, norms = np.empty((4, n)), np.empty(n)
-        first, second = np.empty((2, n)), np.empty((2, n))
-        _fill_start(poles[h], weights[h], x, halves, value, norms, continuous)
-        F = np.zeros((2 * n, 2 * n))  # columns of the result, contiguous
-        k = 0
-        for _ in range(n):
-            best, _size = _largest(value, norms)
-            if best < 0 or k == 2 * n:
-                break
-            ar, ai = x[0, best], x[1, best]
-            _fill_gaps(x, halves, x[:, best].copy(), continuous, first, second)
-            if ai == 0.0:
-                root = 1.0 / math.sqrt(norms[best])
-                for i in range(n):
-                    gr, gi = first[0, i], first[1, i]
-                    size = 1.0 / (gr * gr + gi * gi)
-                    qr = (value[0, i] * gr + value[1, i] * gi) * size
-                    qi = (value[1, i] * gr - value[0, i] * gi) * size
-                    F[k, 2 * i], F[k, 2 * i + 1] = qr * root, qi * root
-                    dr = x[0, i] - ar
-                    value[0, i] = qr * dr - qi * x[1, i]
-                    value[1, i] = qr * x[1, i] + qi * dr
-                k += 1
-                continue
-            # psi_1 = (offset + slope x) scale_1 / q, psi_2 = scale_2 / q, q the product of gaps
-            squared = ar * ar + ai * ai
-            margin = 1.0 / norms[best]  # 1 - |a|^2, or -2 Re a
-            if continuous:
-                shift, sign = 0.0, -1.0
-                scale_1 = math.sqrt(2.0 * margin)
-                scale_2 = math.sqrt(2.0 * margin * squared)
-            else:
-                # x - b with b = 2 Re a / (1 + |a|^2), from the nearer of 1 and -1
-                sign = 1.0 if ar >= 0.0 else -1.0
-                near = (1.0 - sign * ar) ** 2 + ai * ai  # |sign - a|^2
-                far = (1.0 + sign * ar) ** 2 + ai * ai
-                shift = near / (1.0 + squared)  # 1 - sign b
-                scale_1 = math.sqrt(margin * (1.0 + squared))
-                scale_2 = scale_1 * math.sqrt(near * far) / (1.0 + squared)
-            for i in range(n):
-                gr = first[0, i] * second[0, i] - first[1, i] * second[1, i]
-                gi = first[0, i] * second[1, i] + first[1, i] * second[0, i]
-                size = 1.0 / (gr * gr + gi * gi)
-                qr = (value[0, i] * gr + value[1, i] * gi) * size
-                qi = (value[1, i] * gr - value[0, i] * gi) * size
-                if continuous:
-                    tr, ti = -x[0, i], -x[1, i]
-                else:
-                    tr = sign * (shift - (1.0 - sign * x[0, i]))
-                    ti = x[1, i]
-                F[k, 2 * i] = scale_1 * (qr * tr - qi * ti)
-                F[k, 2 * i + 1] = scale_1 * (qr * ti + qi * tr)
-                F[k + 1, 2 * i], F[k + 1, 2 * i + 1] = scale_2 * qr, scale_2 * qi
-                # (x - a) (x - conj(a))
-                dr, lo, hi = x[0, i] - ar, x[1, i] - ai, x[1, i] + ai
-                ur, ui = qr * dr - qi * lo, qr * lo + qi * dr
-                value[0, i] = ur * dr - ui * hi
-                value[1, i] = ur * hi + ui * dr
-            k += 2
-        ranks[h] = k
-        out[h] = F.T
+    for h in prange(poles.shape[0]):
+        columns = np.empty(out.shape[1:])
+        ranks[h] = conjugate_factor_of(poles[h], weights[h], continuous, columns)
+        out[h] = columns.T
 
 
 @njit(cache=True, parallel=True)

@@ -58,7 +58,7 @@ def dense_peaks(
     real = system.is_real
     if system.real_output:
         system = system.realified()
-    system = system.with_recurrence("standard")
+    system = _turned(system)
     n, channels = system.order, math.prod(system.batch_shape)
     A, B, C, D = flat_matrices(system)
     D = D.reshape(channels, system.outputs * system.inputs).astype(np.complex128)
@@ -72,6 +72,27 @@ def dense_peaks(
             form = _triangular(A[h], B[h], C[h])
             result[h] = _peak(form, D[h], halves, continuous, rtol, where)
     return result[:, 0], result[:, 1], result[:, 2]
+
+
+def _turned(system: DenseSystem) -> DenseSystem:
+    """Return a standard system whose response has the same norm at every point of the circle.
+
+    ``z (C (z I - A)^{-1} B + D / z)`` is what a post-update system does: without the z, D is behind
+    a delay. Unlike ``C A`` and ``D + C B`` this is exact.
+    """
+    if not system.is_post_update:
+        return system
+    n, D = system.order, system.D
+    extra = min(D.shape[-2:]) if D.any() else 0
+    A = np.zeros((*system.batch_shape, n + extra, n + extra), system.A.dtype)
+    A[..., :n, :n] = system.A
+    B, C = system.B, system.C
+    if extra:
+        unit = np.broadcast_to(np.eye(extra), (*system.batch_shape, extra, extra))
+        narrow = system.inputs == extra
+        B = np.concatenate([B, unit if narrow else D], axis=-2)
+        C = np.concatenate([C, D if narrow else unit], axis=-1)
+    return DenseSystem(A, B, C, None, system.dt)
 
 
 def _static_peak(

@@ -12,7 +12,6 @@ import numpy as np
 
 from ssmred.gramians.hankel import check_converged, residue_roots
 from ssmred.kernels.balancing import fill_hankel_decompositions, fill_truncations
-from ssmred.kernels.cauchy import fill_conjugate_factor
 from ssmred.kernels.jacobi import fill_decompositions, fill_vectors
 from ssmred.reductors.reduction import Projection
 from ssmred.systems.dense import DenseSystem
@@ -87,19 +86,18 @@ class ResidueBalancing(Balancing):
         self.system = system
         self.poles, self.roots = residue_roots(system)
         channels, n = self.poles.shape
-        size = 2 * n
-        self.factors = np.empty((channels, size, size))
-        self.used = np.empty(channels, np.int64)
-        fill_conjugate_factor(
-            self.poles, self.roots, not system.is_discrete, self.factors, self.used
+        self.parts, self.values, self.ranks, self.dropped = _room(
+            channels, 2 * n, 2 * n, np.float64
         )
-        self.parts, self.values, self.ranks, self.dropped = _room(channels, size, size, np.float64)
+        self.used = np.empty(channels, np.int64)
         fill_hankel_decompositions(
-            self.factors,
-            self.used,
+            self.poles,
+            self.roots,
+            not system.is_discrete,
             DROPPED,
             *self.parts,
             self.values,
+            self.used,
             self.ranks,
             self.dropped,
         )
@@ -110,38 +108,36 @@ class ResidueBalancing(Balancing):
     ) -> Compression:
         """Return the compression of the real states ``(Re x_1, Im x_1, ...)``; see Balancing."""
         count, n = channels.size, self.poles.shape[-1]
-        left, right = np.empty((count, 2 * n, order)), np.empty((count, 2 * n, order))
         A = np.empty((count, order, order))
         B, C = np.empty((count, order)), np.empty((count, order))
+        V, W = np.empty((count, 2 * n, order)), np.empty((count, 2 * n, order))
         poles, weights = self.poles, self.roots
         if shift is not None:
             poles = 1 / (poles - shift)
             weights = weights * poles
+        # the factors are those of sqrt(c b) in place of b and c
+        silent = self.roots == 0
+        roots = np.where(silent, 1, self.roots)
         fill_truncations(
             channels,
-            self.factors,
-            self.used,
+            self.poles,
+            self.roots,
+            not self.system.is_discrete,
             *self.parts,
-            self.ranks,
             self.values,
+            self.used,
+            self.ranks,
             poles,
-            np.ascontiguousarray(weights),
-            left,
-            right,
+            weights,
+            np.where(silent, 0, self.system.B[..., 0] / roots),
+            np.where(silent, 0, self.system.C[..., 0, :] / roots),
             A,
             B,
             C,
+            V,
+            W,
         )
-        # the factors are those of sqrt(c b) in place of b and c
-        roots = self.roots[channels]
-        silent = roots == 0
-        roots = np.where(silent, 1, roots)
-        b = np.where(silent, 0, self.system.B[channels, :, 0] / roots)
-        c = np.where(silent, 0, self.system.C[channels, 0, :] / roots)
-        V = (right[:, 0::2] + 1j * right[:, 1::2]) * b[..., None]
-        W = ((left[:, 0::2] + 1j * left[:, 1::2]) * c[..., None]).conj()
-        projection = Projection(_interleaved(V), _interleaved(W))
-        return Compression(A, B[..., None], C[:, None, :], projection)
+        return Compression(A, B[..., None], C[:, None, :], Projection(V, W))
 
 
 class FactorBalancing(Balancing):
@@ -220,12 +216,6 @@ def dense_result(
     if not (np.iscomplexobj(A) or np.iscomplexobj(B) or np.iscomplexobj(C)) and system.is_real:
         D = D.real
     return DenseSystem(A, B, C, D, system.dt, recurrence=system.recurrence)
-
-
-def _interleaved(rows: np.ndarray) -> np.ndarray:
-    """Return real rows ``(Re, Im)`` of (H, n, k) complex ones, (H, 2 n, k)."""
-    pairs = np.stack([rows.real, rows.imag], axis=-2)
-    return pairs.reshape(rows.shape[0], 2 * rows.shape[1], rows.shape[2])
 
 
 def _room(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from fractions import Fraction
 
 import numpy as np
 import pytest
@@ -297,3 +298,21 @@ def test_bad_input():
             hinf_norm(DiagonalSystem([0.5], [1], [1]), rtol=rtol)
     with pytest.raises(UnsupportedOperationError, match="not a system"):
         hinf_norm(np.eye(2))
+
+
+@pytest.mark.theorem("hinf-enclosure")
+@pytest.mark.parametrize(("m", "p"), [(1, 1), (2, 1), (1, 2)])
+def test_post_update_read_outs_that_cancel_to_rounding_are_not_rounded(m, p):
+    """``C A = [e^2 / 2, 0]`` and ``D + C B = e^2`` are both 0 in rounded arithmetic."""
+    e = 2.0**-30
+    A = np.array([[(1 + e) / 2, 0.0], [(1 + 2 * e) / 2, 0.0]])
+    B, C, D = np.zeros((2, m)), np.zeros((p, 2)), np.zeros((p, m))
+    B[0, 0], C[0], D[0, 0] = 1 + e, [1 + e, -1.0], -(1 + 2 * e)
+    system = DenseSystem(A, B, C, D, 1.0, recurrence="post-update")
+    a, b, c, d = (Fraction(float(x)) for x in (A[0, 0], A[1, 0], B[0, 0], D[0, 0]))
+    first, second = (Fraction(float(x)) for x in C[0])
+    read = first * a + second * b  # C A = [read, 0]; |1 - a|^-1 is the largest resolvent
+    sizes = [abs(d + first * c + sign * read * c / (1 - sign * a)) for sign in (1, -1)]
+    got = hinf_norm(system)
+    assert max(sizes) > 0
+    assert got.lower <= max(sizes) <= got.upper
