@@ -6,43 +6,19 @@ Theory: ``theory/hinf-enclosure.md``.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 
 import numpy as np
-from scipy.linalg import matrix_balance, schur
-from scipy.sparse import csr_array
-from scipy.sparse.csgraph import connected_components
 
 from ssmred.errors import AccuracyError, message
 from ssmred.kernels.peak_search import WIDEST, fill_dense_peaks, fill_diagonal_peaks
+from ssmred.norms.dense_form import Triangular, modal_form, schur_form
 from ssmred.norms.response_form import UNIT
 from ssmred.systems.dense import DenseSystem, flat_matrices
 
 __all__ = ["dense_peaks"]
 
+ALLOWED = 1.1  # relative width that is asked for, over the rtol that the search is given
 RESOLVED = 0.1  # perturbation of a dense system, relative to the distance from the boundary
-
-
-@dataclass(frozen=True)
-class Triangular:
-    """Hold ``(T, B, C)`` similar to ``(A + E, B, C)``, T upper triangular.
-
-    Parameters
-    ----------
-    T : (n, n) complex128
-    B, C : (n, m), (p, n) complex128
-    backward : (n,) float64
-        ``||E||`` of the block that a state belongs to; 0 where the block was triangular already.
-    inputs, outputs : float
-        ``(sum ||dB||^2 / ||E||)^(1/2)`` over the blocks, and for C: what rounding did to them.
-    """
-
-    T: np.ndarray
-    B: np.ndarray
-    C: np.ndarray
-    backward: np.ndarray
-    inputs: float
-    outputs: float
 
 
 def dense_peaks(
@@ -69,8 +45,7 @@ def dense_peaks(
             result[h] = _static_peak(D[h], system.outputs, system.inputs, halves, continuous, rtol)
             continue
         with np.errstate(all="ignore"):  # overflow shows up as an upper bound that is not finite
-            form = _triangular(A[h], B[h], C[h])
-            result[h] = _peak(form, D[h], halves, continuous, rtol, where)
+            result[h] = _narrowest(A[h], B[h], C[h], D[h], halves, continuous, rtol, where)
     return result[:, 0], result[:, 1], result[:, 2]
 
 
@@ -105,44 +80,37 @@ def _static_peak(
     return float(out[0, 0]), float(out[1, 0]), float(out[2, 0])
 
 
-def _triangular(A: np.ndarray, B: np.ndarray, C: np.ndarray) -> Triangular:
-    """Bring every block of states that are connected by A to triangular form."""
-    number, label = connected_components(csr_array(A != 0), directed=True, connection="weak")
-    n = len(A)
-    order, sizes = np.argsort(label, kind="stable"), np.bincount(label, minlength=number)
-    A, B, C = A[np.ix_(order, order)], B[order], C[:, order]
-    T = np.zeros((n, n), np.complex128)
-    new_b, new_c = B.astype(np.complex128), C.astype(np.complex128)
-    backward, inputs, outputs = np.zeros(n), 0.0, 0.0
-    start = 0
-    for size in sizes:
-        own = slice(start, start + size)
-        start += int(size)
-        block = A[own, own]
-        if not np.tril(block, -1).any():
-            T[own, own] = block
-            continue
-        # Powers of two: balancing changes no number but the exponents.
-        balanced, (scale, permutation) = matrix_balance(block, separate=True)
-        b, c = B[own][permutation] / scale[:, None], C[:, own][:, permutation] * scale
-        form = schur(balanced, output="complex")
-        T[own, own], Q = form[0], form[1]
-        size_b, size_c = (float(np.linalg.norm(x)) for x in (b, c))
-        new_b[own], new_c[:, own] = Q.conj().T @ b, c @ Q
-        error = _backward_error(balanced, T[own, own], Q)
-        backward[own] = error
-        rounding = 4 * UNIT * math.sqrt(size)
-        inputs += (rounding * size_b) ** 2 / error
-        outputs += (rounding * size_c) ** 2 / error
-    return Triangular(T, new_b, new_c, backward, math.sqrt(inputs), math.sqrt(outputs))
-
-
-def _backward_error(A: np.ndarray, T: np.ndarray, Q: np.ndarray) -> float:
-    """Return an estimate from above of ``||E||``, T the Schur form of A + E, from the residual."""
-    residual = np.linalg.norm(A @ Q - Q @ T)
-    skew = np.linalg.norm(Q.conj().T @ Q - np.eye(len(A)))
-    size = np.linalg.norm(A)
-    return float(2 * (residual + size * skew) + 4 * UNIT * size)
+def _narrowest(
+    A: np.ndarray,
+    B: np.ndarray,
+    C: np.ndarray,
+    D: np.ndarray,
+    halves: int,
+    continuous: bool,
+    rtol: float,
+    where: str,
+) -> tuple[float, float, float]:
+    """Return the enclosure from the Schur form, cut by that from the modes where it is too wide."""
+    try:
+        found = _peak(schur_form(A, B, C), D, halves, continuous, rtol, where)
+        refusal = None
+        if found[1] - found[0] <= ALLOWED * rtol * found[1]:
+            return found
+    except AccuracyError as error:
+        found, refusal = (0.0, math.inf, 0.0), error
+    form = modal_form(A, B, C, continuous)
+    if form is None:
+        if refusal is not None:
+            raise refusal
+        return found
+    try:
+        other = _peak(form, D, halves, continuous, rtol, where)
+    except AccuracyError:
+        if refusal is not None:
+            raise refusal from None
+        return found
+    lower, frequency = max((found[0], found[2]), (other[0], other[2]))
+    return lower, min(found[1], other[1]), frequency
 
 
 def _peak(

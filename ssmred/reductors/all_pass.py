@@ -170,16 +170,20 @@ def _stable(poles: np.ndarray, count: int) -> np.ndarray:
     """Return the mask of the stable poles, of which there are so many."""
     mask = poles.real < 0
     if mask.sum() != count:
-        raise AccuracyError(
-            message(
-                "HankelReductor",
-                "a pole of the embedding lies on the imaginary axis within rounding",
-                expected=f"{count} stable poles",
-                got=f"{mask.sum()}",
-                cure="Choose another order.",
-            )
-        )
+        raise _on_the_axis(f"{count} stable poles", f"{mask.sum()}")
     return mask
+
+
+def _on_the_axis(expected: str, got: str) -> AccuracyError:
+    return AccuracyError(
+        message(
+            "HankelReductor",
+            "a pole of the embedding lies on the imaginary axis within rounding",
+            expected=expected,
+            got=got,
+            cure="Choose another order.",
+        )
+    )
 
 
 def _constant(A: np.ndarray, B: np.ndarray, C: np.ndarray, model: np.ndarray) -> np.ndarray:
@@ -188,7 +192,10 @@ def _constant(A: np.ndarray, B: np.ndarray, C: np.ndarray, model: np.ndarray) ->
     if A.shape[0] == 0:
         return D
     mirrored = DenseSystem(-A, B, -C, dt=0)
-    factors = controllability_factor(mirrored), observability_factor(mirrored)
+    try:
+        factors = controllability_factor(mirrored), observability_factor(mirrored)
+    except UnstableSystemError:
+        raise _on_the_axis("none", "one in the antistable part") from None
     data = balanced_data(*factors, mirrored.A, mirrored.B, mirrored.C, D)
     sigma, A, B, C = data.sigma, data.A, data.B, data.C
     while sigma.size:
