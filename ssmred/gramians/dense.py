@@ -19,6 +19,7 @@ from ssmred.errors import (
 from ssmred.gramians.closed_form import compressed
 from ssmred.gramians.residuals import residual_sizes, symmetric_terms
 from ssmred.gramians.triangular import balancing_scales, bilinear_pair
+from ssmred.kernels.blas import with_blas_threads
 from ssmred.kernels.gramian import fill_lyapunov_factor, fill_stability_margins
 from ssmred.systems.linear import adjoint
 
@@ -38,6 +39,7 @@ NEGLIGIBLE = 2.0**-54
 """With ``||A^t||_F`` below it, the columns left out are below rounding."""
 
 
+@with_blas_threads
 def dense_factor(
     A: np.ndarray,
     B: np.ndarray,

@@ -19,6 +19,7 @@ from ssmred.gramians.triangular import (
     doubled_solution,
     schur_solution,
 )
+from ssmred.kernels.blas import with_blas_threads
 from ssmred.kernels.doubling import fill_doubled_solutions
 from ssmred.kernels.lapack import schur_address
 from ssmred.kernels.sylvester import fill_solutions
@@ -46,6 +47,7 @@ SINGULAR = 2.0**-52
 """A pivot smaller than this, relative to its terms, is rounding error."""
 
 
+@with_blas_threads
 def solved_equation(
     A, B, W, backend: str, where: str, *, same: bool, discrete: bool, balanced: bool = True
 ) -> np.ndarray:

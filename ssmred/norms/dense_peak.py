@@ -10,6 +10,7 @@ import math
 import numpy as np
 
 from ssmred.errors import AccuracyError, message
+from ssmred.kernels.blas import with_blas_threads
 from ssmred.kernels.peak_search import WIDEST, fill_dense_peaks, fill_diagonal_peaks
 from ssmred.norms.dense_form import Triangular, modal_form, schur_form
 from ssmred.norms.response_form import UNIT
@@ -21,6 +22,7 @@ ALLOWED = 1.1  # relative width that is asked for, over the rtol that the search
 RESOLVED = 0.1  # perturbation of a dense system, relative to the distance from the boundary
 
 
+@with_blas_threads
 def dense_peaks(
     system: DenseSystem, rtol: float, where: str
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

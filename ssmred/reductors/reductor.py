@@ -6,6 +6,7 @@ from abc import ABC, abstractmethod
 
 from ssmred.checks import check_order, check_tolerance
 from ssmred.errors import OrderError, UnsupportedOperationError, message
+from ssmred.kernels.blas import blas_threads
 from ssmred.reductors.path import ReductionPath
 from ssmred.reductors.reduction import Reduction
 from ssmred.systems.linear import LinearSystem
@@ -68,8 +69,10 @@ class Reductor(ABC):
         if (order is None) == (tol is None):
             raise OrderError(message(where, "pass exactly one of order and tol"))
         Reductor.check_accepts(self, system)  # all else is checked by path
-        if tol is not None:
+        if order is not None:
+            order = check_order(order, where, high=system.order)
+        elif tol is not None:
             check_tolerance(tol, where)
-            return self.path(system).reduction_to(tol)
-        order = check_order(order, where, high=system.order)
-        return self.path(system).reduction(order)
+        with blas_threads(system.order):
+            path = self.path(system)
+            return path.reduction_to(tol) if order is None else path.reduction(order)
