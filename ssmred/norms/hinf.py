@@ -54,10 +54,10 @@ def hinf_norm(system: LinearSystem, *, rtol: float = 1e-6) -> Enclosure:
     -----
     Level FLOAT, with the rounding of every value bounded and inside the enclosure. Diagonal: a few
     points per pole however close the poles are to the boundary, O(n) each; all-pass systems need
-    ``O(n / sqrt(rtol))``. Dense: one Schur form and O(n^2) per point; the backward error of the
-    Schur form widens the enclosure next to the boundary (blocks that are triangular have none). No
-    Hamiltonian matrix, so nothing depends on deciding whether a computed eigenvalue is imaginary.
-    Theory: ``theory/hinf-enclosure.md``.
+    ``O(n / sqrt(rtol))``. Dense: one Schur form and O(n^2) per point; where its backward
+    error widens the enclosure, next to the boundary, a second one from the modes, in twice the
+    precision, cuts it. No Hamiltonian matrix, so nothing depends on deciding whether a computed
+    eigenvalue is imaginary. Theory: ``theory/hinf-enclosure.md``.
 
     Examples
     --------

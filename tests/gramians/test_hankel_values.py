@@ -10,7 +10,7 @@ from ssmred.gramians import controllability_gramian, hankel_singular_values
 from ssmred.gramians.closed_form import cauchy_ldl, conjugate_factor, pivoted_factor
 from ssmred.gramians.hankel import gramian_factors, singular_values
 from ssmred.kernels.jacobi import fill_decompositions
-from ssmred.systems import DiagonalSystem
+from ssmred.systems import DenseSystem, DiagonalSystem
 
 DIGITS = 60
 MORE = 160  # digits, where values over 100 decades are found by an algorithm that is not relative
@@ -369,3 +369,45 @@ def test_factor_for_several_inputs(continuous):
     # relative to every row, although the rows differ by 1e4
     assert np.all(abs(F @ F.conj().T - P) <= PLAIN * np.outer(sizes, sizes))
     assert np.all(np.triu(F[order], 1) == 0)
+
+
+@pytest.mark.theorem("hankel-values")
+@pytest.mark.parametrize("discrete", [False, True])
+def test_small_values_of_dense_systems_come_from_their_modes(discrete):
+    """The stored dense matrices determine them; the answer is that of 80-digit arithmetic."""
+    rng = np.random.default_rng(4)
+    n = 8
+    poles = np.linspace(0.1, 0.8, n) if discrete else -np.arange(1.0, n + 1)
+    T = np.eye(n) + 0.1 * rng.standard_normal((n, n))
+    A = T @ np.diag(poles) @ np.linalg.inv(T)
+    B, C = T @ np.ones((n, 1)), np.ones((1, n)) @ np.linalg.inv(T)
+    found = hankel_singular_values(DenseSystem(A, B, C, dt=1.0 if discrete else 0.0))
+    with mp.workdps(80):
+        X, Y = (
+            exact_gramian(mp.matrix(F.tolist()), mp.matrix(G.tolist()), discrete)
+            for F, G in ((A, B), (A.T, C.T))
+        )
+        values = mp.eig(X * Y, left=False, right=False)
+        exact = sorted((mp.sqrt(mp.re(v)) for v in values), reverse=True)
+        errors = [float(abs(mp.mpf(float(x)) / y - 1)) for x, y in zip(found, exact, strict=True)]
+    assert float(exact[-1] / exact[0]) < 1e-9
+    assert max(errors) < 1e-9
+
+
+def exact_gramian(A, B, discrete):
+    """Return X of ``X - A X A^T = B B^T`` or ``A X + X A^T = -B B^T`` as one linear system."""
+    n = A.rows
+    M, right = mp.matrix(n * n), mp.matrix(n * n, 1)
+    for i in range(n):
+        for j in range(n):
+            right[i * n + j] = sum(B[i, k] * B[j, k] for k in range(B.cols)) * (
+                1 if discrete else -1
+            )
+            for k in range(n):
+                for q in range(n):
+                    if discrete:
+                        M[i * n + j, k * n + q] = (i == k) * (j == q) - A[i, k] * A[j, q]
+                    else:
+                        M[i * n + j, k * n + q] = A[i, k] * (j == q) + (i == k) * A[j, q]
+    x = mp.lu_solve(M, right)
+    return mp.matrix([[x[i * n + j] for j in range(n)] for i in range(n)])

@@ -11,8 +11,9 @@ from exact_peak import exact_peak
 
 from ssmred.kernels.accurate_product import fill_accurate_product
 from ssmred.norms import hinf_norm
-from ssmred.norms.dense_form import LARGEST_MODAL, modal_form, schur_form
+from ssmred.norms.dense_form import modal_form, schur_form
 from ssmred.systems import DenseSystem
+from ssmred.systems.modes import LARGEST_MODAL
 
 UNIT = 2.0**-53
 BITS = 240

@@ -32,7 +32,7 @@ MODELS = {
     "heat-cont": "slicot_bench_heat-cont",
 }
 SIX_DIGITS = 1e-6
-DECADES = {"building": 1e-6, "pde": 1e-20, "heat-cont": 1e-11}
+DECADES = {"building": 1e-6, "pde": 1e-35, "heat-cont": 4e-13}
 """Down to this fraction of the largest value six digits are asked for."""
 
 
