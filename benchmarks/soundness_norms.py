@@ -8,8 +8,9 @@ Every enclosure is held, with zero slack, against
   320 bits: gamma exceeds the norm exactly if no eigenvalue is on the imaginary axis. Systems in
   discrete time are carried over by the bilinear map, in the same arithmetic.
 
-Nothing here uses the library's own evaluation, differences or conversions. Exits 1 on any
-violation, or where the eigenvalues leave a case undecided.
+Nothing here uses the library's own evaluation, differences or conversions. The table goes into
+`docs/benchmarks.md` too, unless `--dry`. Exits 1 on any violation, or where the eigenvalues leave a
+case undecided.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ import flint
 import numpy as np
 from rich.console import Console
 from rich.progress import track
+from timing import markdown, written
 
 from ssmred.errors import AccuracyError
 from ssmred.norms import Enclosure, hinf_error, hinf_norm, linf_norm
@@ -404,6 +406,7 @@ def main() -> int:
     parser.add_argument("--systems", type=int, default=10_000, help="systems in all")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--quick", action="store_true", help="240 systems")
+    parser.add_argument("--dry", action="store_true", help="do not write docs/benchmarks.md")
     options = parser.parse_args()
     total = 240 if options.quick else options.systems
     each = -(-total // len(CLASSES))
@@ -413,8 +416,11 @@ def main() -> int:
         for field in vars(whole):
             join = max if field == "widest" else sum
             setattr(whole, field, join([getattr(whole, field), getattr(one, field)]))
-    rows = [one.row(name) for name, one in counts.items()]
-    print(table([*rows, whole.row("all")], HEADERS))
+    rows = [*(one.row(name) for name, one in counts.items()), whole.row("all")]
+    print(table(rows, HEADERS))
+    if not (options.dry or options.quick):
+        cells = [[str(cell) for cell in row] for row in rows]
+        written("soundness-norms", f"{markdown(cells, HEADERS)}\n\nSeed {options.seed}.")
     return int(whole.violations + whole.undecided > 0)
 
 

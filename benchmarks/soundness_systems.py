@@ -12,7 +12,8 @@ over a horizon against samples, their rounding subtracted. Exits 1 on any violat
 the system as stored, so that `Reduction.bound` had to be raised to the enclosure of that error:
 poles at 1e-12 from the boundary are rounded by 1e-4 of that distance. "refused" are AccuracyErrors.
 
-Random numbers come from --seed alone. `--quick` is 300 systems for every method.
+Random numbers come from --seed alone. A run over all methods also goes into `docs/benchmarks.md`,
+unless `--dry`. `--quick` is 300 systems for every method.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ from multiprocessing import get_context
 import numpy as np
 from flint import acb, acb_mat, arb, ctx
 from rich.progress import Progress
+from timing import markdown, written
 
 from ssmred.errors import AccuracyError
 from ssmred.reductors import (
@@ -626,14 +628,18 @@ def main() -> int:
     parser.add_argument("--systems", type=int, default=10_000, help="for every method")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--quick", action="store_true", help="300 systems for every method")
+    parser.add_argument("--dry", action="store_true", help="do not write docs/benchmarks.md")
     parser.add_argument("--methods", nargs="+", choices=list(METHODS), default=list(METHODS))
     parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="processes")
     wish = parser.parse_args()
     systems = 300 if wish.quick else wish.systems
     start = time.perf_counter()
     rows = searched(wish.methods, systems, wish.seed, wish.jobs)
-    print(table([row.cells() for row in rows], HEADERS))
-    print(f"\n{time.perf_counter() - start:.0f} s in {wish.jobs} processes, seed {wish.seed}")
+    cells = [row.cells() for row in rows]
+    note = f"{time.perf_counter() - start:.0f} s in {wish.jobs} processes, seed {wish.seed}."
+    print(f"{table(cells, HEADERS)}\n\n{note}")
+    if not (wish.dry or wish.quick or len(rows) < len(METHODS)):
+        written("soundness-systems", f"{markdown(cells, HEADERS)}\n\n{note}")
     for row in rows:
         for line in row.remarks[:SHOWN]:
             print(f"{row.method}: {line}")

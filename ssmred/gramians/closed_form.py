@@ -20,6 +20,7 @@ from ssmred.kernels.gramian import (
 from ssmred.kernels.jacobi import fill_compressed
 from ssmred.kernels.powers import power_tables
 from ssmred.systems.diagonal import DiagonalSystem
+from ssmred.systems.linear import adjoint
 from ssmred.systems.stability import check_stable
 
 __all__ = [
@@ -175,7 +176,7 @@ def cauchy_ldl(
     check_stable(system, where)
     poles, rows = system.poles, system.B
     if of == "observability":
-        poles, rows = poles.conj(), np.swapaxes(system.C, -1, -2).conj()
+        poles, rows = poles.conj(), adjoint(system.C)
     factor, order = pivoted_factor(poles, rows, continuous=not system.is_discrete)
     if not system._has_complex_data():
         factor = factor.real
@@ -329,8 +330,8 @@ def compressed(factor: np.ndarray, n: int) -> np.ndarray:
         factor = np.concatenate([factor, padding], axis=-1)
     if n == 0 or factor.size == 0:
         return factor[..., :n]
-    upper = np.linalg.qr(np.swapaxes(factor, -1, -2).conj(), mode="r")
-    return np.swapaxes(upper, -1, -2).conj()
+    upper = np.linalg.qr(adjoint(factor), mode="r")
+    return adjoint(upper)
 
 
 def _check_range(finite: bool, where: str, horizon: int | None) -> None:

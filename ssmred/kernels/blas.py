@@ -8,6 +8,7 @@ thread, which is all that it needs.
 from __future__ import annotations
 
 import functools
+import threading
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from typing import ParamSpec, TypeVar
@@ -29,11 +30,31 @@ def _controller() -> ThreadpoolController:
     return ThreadpoolController()
 
 
+class _OneThread:
+    """Limit BLAS while anybody is inside; the last to leave, in any thread, lifts the limit."""
+
+    def __init__(self) -> None:
+        self._lock, self._inside, self._limiter = threading.Lock(), 0, None
+
+    def __enter__(self) -> None:
+        with self._lock:
+            if self._inside == 0:
+                self._limiter = _controller().limit(limits=1, user_api="blas")
+            self._inside += 1
+
+    def __exit__(self, *_error: object) -> None:
+        with self._lock:
+            self._inside -= 1
+            if self._inside == 0:
+                self._limiter.restore_original_limits()
+
+
+_ONE = _OneThread()
+
+
 def blas_threads(order: int) -> AbstractContextManager:
     """Return a context with one BLAS thread for matrices of a small order, else without effect."""
-    if order >= SMALL:
-        return nullcontext()
-    return _controller().limit(limits=1, user_api="blas")
+    return nullcontext() if order >= SMALL else _ONE
 
 
 def with_blas_threads(function: Callable[P, R]) -> Callable[P, R]:

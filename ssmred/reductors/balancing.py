@@ -16,14 +16,13 @@ from ssmred.kernels.jacobi import fill_decompositions, fill_vectors
 from ssmred.reductors.reduction import Projection
 from ssmred.systems.dense import DenseSystem
 from ssmred.systems.diagonal import DiagonalSystem
-from ssmred.systems.linear import LinearSystem
+from ssmred.systems.linear import LinearSystem, adjoint
 
 __all__ = [
     "Balancing",
     "Compression",
     "FactorBalancing",
     "ResidueBalancing",
-    "adjoint",
     "dense_result",
 ]
 
@@ -194,11 +193,6 @@ class FactorBalancing(Balancing):
             )
             B, moved = both[..., : B.shape[-1]], both[..., B.shape[-1] :]
         return Compression(adjoint(W) @ moved, adjoint(W) @ B, C @ moved, projection)
-
-
-def adjoint(matrices: np.ndarray) -> np.ndarray:
-    """Return the conjugate transposes of (..., m, n) matrices."""
-    return np.swapaxes(matrices, -1, -2).conj()
 
 
 def dense_result(

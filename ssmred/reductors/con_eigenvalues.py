@@ -15,6 +15,7 @@ from ssmred.reductors.all_pass import BalancedData, hankel_approximant, multipli
 from ssmred.systems.dense import DenseSystem
 from ssmred.systems.diagonal import DiagonalSystem
 from ssmred.systems.diagonalisation import CONDITION_LIMIT
+from ssmred.systems.linear import adjoint
 from ssmred.systems.stability import stability_margins
 
 __all__ = ["ConEigenCore"]
@@ -193,7 +194,7 @@ def _complex_forms(
     poles, margins = (np.take_along_axis(x, pivots, axis=-1) for x in (poles, margins))
     start, moved = _orthonormal_form(poles, margins, centres)
     root = np.sqrt(sigma)
-    Vh = np.swapaxes(V, -1, -2).conj()
+    Vh = adjoint(V)
     b = root * (Vh @ start[..., None])[..., 0]
     turn = centres if system.is_discrete else np.ones(channels)
     left, right = sigma[:, :, None], sigma[:, None, :]

@@ -17,7 +17,8 @@ from ssmred.systems.diagonalisation import CONDITION_LIMIT, diagonalised
 __all__ = ["descended"]
 
 TINY = 1e-8
-"""Modulus of a pole from which descent starts instead of 0, where the logarithm has no value."""
+"""Least modulus of a pole in discrete time: at 0 the logarithm has no value, and the post-update
+form needs an inverse."""
 
 MET = 0.02
 """Pseudo-hyperbolic distance of two poles of a real model below which they are meeting."""
@@ -56,7 +57,8 @@ def descended(
     -----
     Level FLOAT. The angle of a pair reaches 0 only in the limit, and two real poles cannot leave
     the axis. Where a descent ends with two poles that meet, it goes on with two real poles in place
-    of the pair, or the other way round.
+    of the pair, or the other way round. A real pole that reaches 0 in discrete time goes on with
+    the other sign.
     """
     real, channels = start.is_real, np.arange(start.B.shape[0])
     squares, settled = np.full(len(channels), np.inf), np.zeros(len(channels), bool)
@@ -113,6 +115,9 @@ def _one_descent(
         done,
     )
     found = np.where(np.isfinite(found), found, np.inf)
+    if start.is_discrete:
+        direction = np.where(out == 0, poles, out)
+        out = np.where(np.abs(out) < TINY, TINY * direction / np.abs(direction), out)
     filled = np.isfinite(found)[:, None] & (np.arange(shape[1]) < counts[:, None])
     C = np.swapaxes(columns, -1, -2) * np.where(turns & real, 2, 1)[:, None, :]
     model = start.replace(
@@ -126,7 +131,10 @@ def _one_descent(
 def _crossed(
     half: DiagonalSystem, counts: np.ndarray
 ) -> tuple[DiagonalSystem, np.ndarray, np.ndarray]:
-    """Return starts with the closest poles that meet moved across the real axis, and where."""
+    """Return starts with the closest poles that meet moved across the real axis, and where.
+
+    Where none meet and a real pole of a discrete model has come to 0, it changes its sign.
+    """
     poles, B = half.poles, half.B
     channels, width = poles.shape
     used = np.arange(width) < counts[:, None]
@@ -143,10 +151,14 @@ def _crossed(
     rows = np.arange(channels)
     splits = (pair[rows, first] < MET) & (pair[rows, first] <= near[rows, second])
     joins = (near[rows, second] < MET) & ~splits
+    least = np.where(own, np.abs(poles), np.inf).argmin(axis=-1)
+    lowest = np.where(own, np.abs(poles), np.inf)[rows, least]
+    flips = (lowest < MET) & ~splits & ~joins & half.is_discrete
     wide = width + 1
     poles = np.pad(poles, ((0, 0), (0, 1)), constant_values=0.0 if half.is_discrete else -1.0)
     B = np.pad(B, ((0, 0), (0, 1), (0, 0)))
     new = counts.copy()
+    poles[rows[flips], least[flips]] = -np.copysign(APART, poles[rows[flips], least[flips]].real)
     for h in np.flatnonzero(splits | joins):
         if splits[h]:  # one pair becomes two real poles
             i, j = first[h], counts[h]
@@ -165,7 +177,7 @@ def _crossed(
             B[h, last] = 0
             new[h] -= 1
     C = np.zeros((channels, half.outputs, wide))
-    return half.replace(poles=poles, B=B, C=C), new, splits | joins
+    return half.replace(poles=poles, B=B, C=C), new, splits | joins | flips
 
 
 def _distances(one: np.ndarray, two: np.ndarray, discrete: bool) -> np.ndarray:

@@ -18,7 +18,7 @@ from scipy.linalg import schur
 from ssmred.kernels.shifted import fill_shifted_solutions
 from ssmred.systems.dense import DenseSystem
 from ssmred.systems.diagonal import DiagonalSystem
-from ssmred.systems.linear import LinearSystem
+from ssmred.systems.linear import LinearSystem, adjoint
 
 __all__ = ["Resolvent", "pole_gaps", "resolvent_of"]
 
@@ -78,8 +78,8 @@ class _Diagonal(Resolvent):
         self, poles: np.ndarray, rows: np.ndarray, columns: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray]:
         gaps = pole_gaps(self.poles, poles, self.discrete)
-        X = (self.B @ _adjoint(rows)) / gaps
-        Y = (_adjoint(self.C) @ columns) / gaps.conj()
+        X = (self.B @ adjoint(rows)) / gaps
+        Y = (adjoint(self.C) @ columns) / gaps.conj()
         return (X, Y) if np.iscomplexobj(self.B) else _real_or_imaginary(X, Y, poles)
 
     def times_a(self, V: np.ndarray) -> np.ndarray:
@@ -107,7 +107,7 @@ class _HalfSpectrum(Resolvent):
             pole_gaps(modes, poles, self.discrete) for modes in (self.poles, self.poles.conj())
         )
         B, C = self.modal_b, np.swapaxes(self.modal_c, -1, -2)
-        X = B @ _adjoint(rows) / own, B.conj() @ _adjoint(rows) / other
+        X = B @ adjoint(rows) / own, B.conj() @ adjoint(rows) / other
         Y = C.conj() @ columns / own.conj(), C @ columns / other.conj()
         upper = (poles.imag >= 0)[:, None, :]
         return _real_columns(*X, upper), _real_columns(*Y, upper)
@@ -128,7 +128,7 @@ class _Dense(Resolvent):
     @classmethod
     def of(cls, system: DenseSystem) -> _Dense:
         T, Q = schur(system.A.astype(np.complex128), output="complex")[:2]
-        flipped = np.ascontiguousarray(_adjoint(T)[:, ::-1, ::-1])
+        flipped = np.ascontiguousarray(adjoint(T)[:, ::-1, ::-1])
         A, B, C = (M.real if system.is_real else M + 0j for M in (system.A, system.B, system.C))
         arrays = {"A": A, "B": B, "C": C, "T": T, "Q": Q, "flipped": flipped}
         return cls(arrays, system.is_discrete)
@@ -141,8 +141,8 @@ class _Dense(Resolvent):
         self, poles: np.ndarray, rows: np.ndarray, columns: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray]:
         Q = self.arrays["Q"]
-        X = _adjoint(Q) @ (self.B @ _adjoint(rows))
-        Y = (_adjoint(Q) @ (_adjoint(self.C) @ columns))[:, ::-1]
+        X = adjoint(Q) @ (self.B @ adjoint(rows))
+        Y = (adjoint(Q) @ (adjoint(self.C) @ columns))[:, ::-1]
         X = Q @ self._solved(self.arrays["T"], poles, X)
         Y = Q @ self._solved(self.arrays["flipped"], poles.conj(), Y)[:, ::-1]
         return (X, Y) if np.iscomplexobj(self.B) else _real_or_imaginary(X, Y, poles)
@@ -180,7 +180,3 @@ def _real_columns(plus: np.ndarray, minus: np.ndarray, upper: np.ndarray) -> np.
     mirrored = minus.conj()
     column = 0.5 * np.where(upper, plus + mirrored, (plus - mirrored) / 1j)
     return np.concatenate([column.real, column.imag], axis=-2)
-
-
-def _adjoint(M: np.ndarray) -> np.ndarray:
-    return np.swapaxes(M, -1, -2).conj()

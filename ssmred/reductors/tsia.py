@@ -14,6 +14,7 @@ from ssmred.reductors.moving import taken
 from ssmred.reductors.resolvents import Resolvent, pole_gaps
 from ssmred.systems.dense import DenseSystem
 from ssmred.systems.diagonal import DiagonalSystem
+from ssmred.systems.linear import adjoint
 from ssmred.systems.stability import stability_margins
 
 __all__ = ["two_sided_iteration"]
@@ -35,7 +36,7 @@ class _Modes:
     def energies(self) -> np.ndarray:
         """Return the squared h2 norms (H,)."""
         poles, B, C = self.system.poles, self.system.B, self.system.C
-        weights = (B @ _adjoint(B)) * (np.swapaxes(C, -1, -2) @ C.conj())
+        weights = (B @ adjoint(B)) * (np.swapaxes(C, -1, -2) @ C.conj())
         gaps = pole_gaps(poles, poles, self.system.is_discrete)
         return np.sum(weights / gaps, axis=(-1, -2)).real
 
@@ -130,11 +131,11 @@ def _projected(
     usable = np.asarray(np.isfinite(X).all((-1, -2)) & np.isfinite(Y).all((-1, -2)))
     X, Y = (np.where(usable[:, None, None], M, 0) for M in (X, Y))
     V, W = np.linalg.qr(X)[0], np.linalg.qr(Y)[0]
-    left, values, right = np.linalg.svd(_adjoint(W) @ V)
+    left, values, right = np.linalg.svd(adjoint(W) @ V)
     usable &= values[:, -1] * CONDITION_LIMIT >= values[:, 0]
     scale = 1 / np.sqrt(np.where(usable[:, None], values, 1))[:, None, :]
-    V, W = V @ (_adjoint(right) * scale), W @ (left * scale)
-    return _adjoint(W) @ full.times_a(V), _adjoint(W) @ full.B, full.C @ V, usable
+    V, W = V @ (adjoint(right) * scale), W @ (left * scale)
+    return adjoint(W) @ full.times_a(V), adjoint(W) @ full.B, full.C @ V, usable
 
 
 def _products(outputs: np.ndarray, model: DiagonalSystem, real: bool) -> np.ndarray:
@@ -144,7 +145,3 @@ def _products(outputs: np.ndarray, model: DiagonalSystem, real: bool) -> np.ndar
     poles = model.poles[:, None, :]
     weights = np.where(poles.imag >= 0, model.C.real, model.C.imag)
     return np.sum(np.where(poles.imag == 0, 1, 2) * weights * outputs, axis=(-1, -2))
-
-
-def _adjoint(M: np.ndarray) -> np.ndarray:
-    return np.swapaxes(M, -1, -2).conj()

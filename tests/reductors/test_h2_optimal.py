@@ -8,10 +8,13 @@ import pytest
 from conformance import ReductorConformance
 from hard_systems import dense, diagonal
 
+from ssmred import zoo
 from ssmred.errors import AccuracyError, OrderError, SsmredError, ToleranceError
 from ssmred.kernels.h2_descent import _evaluated
+from ssmred.networks import import_network
 from ssmred.norms import h2_error, h2_norm
 from ssmred.reductors import BalancedReductor, H2OptimalReductor
+from ssmred.reductors.h2_descent import _crossed, _one_descent
 from ssmred.systems import DenseSystem, DiagonalSystem
 
 pytestmark = pytest.mark.theorem("h2-optimality")
@@ -285,3 +288,27 @@ def test_what_does_not_converge_says_so():
 def test_bad_options(options, error):
     with pytest.raises(error, match="H2OptimalReductor"):
         H2OptimalReductor(**options)
+
+
+@pytest.mark.theorem("h2-optimality")
+def test_real_poles_that_come_to_zero_change_sign_and_never_are_zero():
+    """Layers are post-update: a pole 0 has no such form. Two real poles, one of them negative."""
+    poles = np.array([[0.9, -0.6, 1e-12]])
+    start = DiagonalSystem(poles, np.ones((1, 3, 1)), np.ones((1, 1, 3)), dt=1.0, real_output=True)
+    moved, counts, crossed = _crossed(start, np.array([3]))
+    assert crossed.all()
+    assert counts.tolist() == [3]
+    assert moved.poles[0, :2].tolist() == [0.9, -0.6]
+    assert moved.poles[0, 2] == -0.05
+    zero = start.replace(poles=np.where(poles == 1e-12, 0, poles))
+    model, _, _ = _one_descent(zero.full_spectrum(), zero, np.array([3]), True, 0)
+    assert (np.abs(model.poles) >= 1e-8).all()
+
+
+def test_a_trained_post_update_layer_is_reduced_at_every_order_asked_for():
+    layer = import_network(zoo.load("fashion-mnist-s4d")[0]).layers[3].system
+    reduction = H2OptimalReductor().reduce(layer, order=10)
+    used = (reduction.system.B != 0).any(axis=-1)
+    assert (np.abs(reduction.system.poles[used]) > 0).all()
+    assert np.isfinite(reduction.claim.value).all()
+    assert (reduction.claim.relative < 1).all()
