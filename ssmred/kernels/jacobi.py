@@ -225,13 +225,14 @@ def _fill_angles(sizes, first, second, limit, cosines, tangents, aligned, turns)
     """
     for k in range(sizes.shape[0]):
         size, a, b = sizes[k], first[k], second[k]
-        share = (size / a) * (size / b)  # a product of the squares would underflow
+        over_a, over_b = 1.0 / a, 1.0 / b
+        share = (size * over_a) * (size * over_b)  # a product of the squares would underflow
         share = share if share > limit else 0.0
         zeta = (b - a) / (2.0 * size)
         tangent = 1.0 / (abs(zeta) + math.sqrt(1.0 + zeta * zeta))
         tangent = -tangent if zeta < 0.0 else tangent
         tangent = tangent if share > 0.0 else 0.0
-        turn = tangent * tangent * (max(a, b) / min(a, b))
+        turn = tangent * tangent * max(a * over_b, b * over_a)
         cosines[k] = 1.0 / math.sqrt(1.0 + tangent * tangent)
         tangents[k] = tangent
         aligned[k] = max(aligned[k], share)

@@ -268,7 +268,7 @@ class MovingPath(ReductionPath):
         padded = [_padded(piece.system, width) for piece in pieces]
         names = ("poles", "B", "C", "D") if self._is_diagonal else ("A", "B", "C", "D")
         arrays = {
-            name: np.concatenate([getattr(part, name) for part in padded])[places] for name in names
+            name: _gathered([getattr(part, name) for part in padded], places) for name in names
         }
         first = padded[0]
         system = first.replace(
@@ -386,6 +386,8 @@ def _padded(system: LinearSystem, width: int) -> LinearSystem:
     """Return a flat batch with its order cut or padded to a width; padding is stable."""
     n = min(system.order, width)
     extra = width - n
+    if n == system.order and extra == 0:
+        return system
     B = np.pad(system.B[:, :n], ((0, 0), (0, extra), (0, 0)))
     C = np.pad(system.C[:, :, :n], ((0, 0), (0, 0), (0, extra)))
     rest = 0.0 if system.is_discrete else -1.0
@@ -403,18 +405,23 @@ def _joined(
     """Return the projections of all pieces, padded with zero columns; None unless all have one."""
     if any(piece.projection is None for piece in pieces):
         return None
-    projections = [piece.projection for piece in pieces]
     V, W = (
-        np.concatenate(
-            [
-                np.pad(getattr(p, name)[..., :width], _missing(width - p.V.shape[-1]))
-                for p in projections
-            ]
-        )[places]
+        _gathered([_widened(getattr(piece.projection, name), width) for piece in pieces], places)
         for name in ("V", "W")
     )
     return Projection(V.reshape(*batch, *V.shape[1:]), W.reshape(*batch, *W.shape[1:]))
 
 
-def _missing(columns: int) -> tuple[tuple[int, int], ...]:
-    return (0, 0), (0, 0), (0, max(0, columns))
+def _widened(basis: np.ndarray, width: int) -> np.ndarray:
+    """Return (H, N, r) bases with their columns cut or padded with zeros to a width."""
+    missing = width - basis.shape[-1]
+    if missing <= 0:
+        return basis[..., :width]
+    return np.pad(basis, ((0, 0), (0, 0), (0, missing)))
+
+
+def _gathered(arrays: list[np.ndarray], places: np.ndarray) -> np.ndarray:
+    """Return all arrays as one, in an order; a single one that is in order is not copied."""
+    if len(arrays) == 1 and (places == np.arange(places.size)).all():
+        return arrays[0]
+    return np.concatenate(arrays)[places]
