@@ -13,7 +13,7 @@ from ssmred.norms import Enclosure, hinf_norm
 from ssmred.systems import DenseSystem, DiagonalSystem
 
 sys.path.append(str(Path(__file__).parents[2] / "benchmarks"))
-import soundness_norms as soundness  # noqa: E402
+import soundness_norms as soundness
 
 TIGHT = 1e-12  # a change of this size of gamma, relative, is told apart
 
