@@ -28,6 +28,7 @@ from ssmred.gramians import (
 )
 from ssmred.gramians.residuals import general_terms, residual_sizes
 from ssmred.gramians.triangular import bilinear_pair, doubled_solution, schur_solution
+from ssmred.kernels.blas import blas_threads
 
 BALANCED = 1e-12  # relative error of 5 states in balanced units, condition up to 1e3
 FORMULA = 1e-15  # a few roundings of numbers of order one
@@ -182,8 +183,9 @@ def test_large_lyapunov_equations_go_through_the_bilinear_map(kind):
     X = dyadic(rng, (n, n), 0, 8, kind)
     X = X + adjoint(X)
     W = -(A @ X + X @ adjoint(A))  # exact: below 2^53 units
-    F, V = bilinear_pair(A)
-    squared = doubled_solution(F, V @ W @ adjoint(V), rounds=14, growth=10.0)
+    with blas_threads(n):  # as the solver does: the same roundings
+        F, V = bilinear_pair(A)
+        squared = doubled_solution(F, V @ W @ adjoint(V), rounds=14, growth=10.0)
     by_schur, _ = schur_solution(A, A, -W, same=True, discrete=False)
     assert squared is not None
     assert spectral_error(squared, X) <= 10 * spectral_error(by_schur, X)
