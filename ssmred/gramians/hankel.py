@@ -246,8 +246,9 @@ def _values_from_modes(system: DenseSystem, values: np.ndarray, where: str) -> n
             continue
         diagonal = DiagonalSystem(poles, modes.B, modes.C, dt=system.dt)
         fine = _values_of_residues(diagonal, where)[0]
-        # a mode alone has the value |c b| / (2 margin) or less
-        alone = float(np.sum(np.abs(modes.B[:, 0] * modes.C[0]) / (2 * margins)))
+        # of a mode alone: |c b| / (1 - |l|^2), or |c b| / (-2 Re l)
+        gaps = margins * (1 + np.abs(poles)) if system.is_discrete else 2 * margins
+        alone = float(np.sum(np.abs(modes.B[:, 0] * modes.C[0]) / gaps))
         if alone > CANCELLED * fine[0]:
             fine = np.where(fine < SMALL * fine[0], fine, out[h])
         out[h] = fine

@@ -32,6 +32,7 @@ MODELS = {
     "heat-cont": "slicot_bench_heat-cont",
 }
 SIX_DIGITS = 1e-6
+TEN_DIGITS = 1e-10
 DECADES = {"building": 1e-6, "pde": 1e-35, "heat-cont": 4e-13}
 """Down to this fraction of the largest value six digits are asked for."""
 
@@ -63,7 +64,9 @@ def test_hankel_singular_values(name, slicot_folder):
     )
     exact = EXACT[name]["hankel"]
     count = int((exact >= DECADES[name] * exact[0]).sum())
-    np.testing.assert_allclose(got[:count], exact[:count], rtol=SIX_DIGITS)
+    np.testing.assert_allclose(
+        got[:count], exact[:count], rtol=TEN_DIGITS if name == "pde" else SIX_DIGITS
+    )
     assert hankel_norm(system) == pytest.approx(exact[0], rel=1e-11)
 
 
