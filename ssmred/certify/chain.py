@@ -16,7 +16,8 @@ import numpy as np
 
 from ssmred.certify.graph import NetworkGraph, Node
 from ssmred.certify.inputs import InputSet
-from ssmred.certify.responses import check_layer, count_states, h2_sizes
+from ssmred.certify.layer_forms import check_layer, count_states
+from ssmred.certify.responses import h2_sizes
 from ssmred.certify.rules_ssm import local_error, propagated_error, with_injected
 from ssmred.certify.rules_table import apply_rule, check_rules
 from ssmred.certify.values import Value, norm, up

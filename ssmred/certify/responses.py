@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+from ssmred.certify.layer_forms import check_layer
 from ssmred.certify.values import EPS, norm, up
 from ssmred.checks import check_finite
 from ssmred.errors import ShapeError, message
@@ -31,7 +32,7 @@ from ssmred.norms import (
 )
 from ssmred.systems import DiagonalSystem
 
-__all__ = ["LayerGains", "count_states", "layer_gains", "reduction_gains"]
+__all__ = ["LayerGains", "layer_gains", "reduction_gains"]
 
 LARGEST = 1e280  # terms above it are near the splitting limit of error-free products
 CACHED_LAYERS = 128  # gains kept; a search asks for the same original layers again and again
@@ -71,41 +72,6 @@ class LayerGains:
     def column(self, key: str) -> np.ndarray:
         """Return one gain as an (H, 1) array, to meet values of shape (H, 1)."""
         return getattr(self, key)[:, None]
-
-
-def check_layer(system: Any, where: str) -> DiagonalSystem:
-    """Return ``system`` if it is a batch of real post-update channels, as a layer is imported."""
-    fits = (
-        isinstance(system, DiagonalSystem)
-        and len(system.batch_shape) == 1
-        and system.is_real
-        and system.recurrence == "post-update"
-        and system.is_discrete
-        and system.inputs == system.outputs == 1
-    )
-    if not fits:
-        raise ShapeError(
-            message(
-                where,
-                "a layer's system has the wrong form",
-                expected="a DiagonalSystem with poles (H, n), one input and one output, real "
-                "outputs, post-update recurrence, discrete time",
-                got=f"{system!r}",
-                cure="Import it with ssmred.networks, which brings layers into this form.",
-            )
-        )
-    return system
-
-
-def count_states(system: DiagonalSystem) -> int:
-    """Return the real state dimension of a layer, padding not counted.
-
-    A mode whose pole, B and C all vanish is padding of a ragged order; any other counts, and
-    twice where it is complex.
-    """
-    padding = (system.poles == 0) & (system.B[..., 0] == 0) & (system.C[..., 0, :] == 0)
-    per_mode = 2 if system.states == 2 * system.order else 1
-    return int(per_mode * np.count_nonzero(~padding))
 
 
 def fingerprint(system: DiagonalSystem) -> bytes:

@@ -25,7 +25,8 @@ from ssmred.errors import CheckpointError, SsmredError, UnsupportedOperationErro
 from ssmred.networks.adapters import adapter_for
 from ssmred.networks.capture import capture
 from ssmred.networks.declaration import declare, rebuild
-from ssmred.networks.discovery import check_weights, import_network
+from ssmred.networks.discovery import ImportedNetwork, check_weights, import_network
+from ssmred.networks.filters import is_core
 from ssmred.networks.reduced import ReducedSSM
 from ssmred.networks.tracing import example_inputs
 
@@ -169,7 +170,7 @@ def load_weights_into(model: nn.Module, folder: str | Path) -> nn.Module:
     ----------
     model : nn.Module
         The network before reduction or after; never modified. Its state-space layers are replaced
-        by `ReducedSSM` layers where the stored network has them.
+        by cores where the stored network has them.
     folder : path-like
         Written by `save_network`.
 
@@ -182,12 +183,12 @@ def load_weights_into(model: nn.Module, folder: str | Path) -> nn.Module:
     _, tensors = _read(Path(folder))
     stored = {k: t for k, t in tensors.items() if not k.startswith(_CONSTANT)}
     same = set(stored) == set(model.state_dict())
-    target = copy.deepcopy(model) if same else import_network(model).model
+    target = copy.deepcopy(model) if same else _with_stored_cores(import_network(model), stored)
     own = target.state_dict()
     free = {
         f"{path}.{name}".removeprefix(".")
         for path, module in target.named_modules()
-        if isinstance(module, ReducedSSM)
+        if is_core(module)
         for name in module.state_dict()
     }
     problems = [f"missing {key}" for key in sorted(set(own) - set(stored))]
@@ -264,6 +265,18 @@ def _first(answer: Any) -> torch.Tensor:
 
 
 # Reading --------------------------------------------------------------------------------------
+
+
+def _with_stored_cores(imported: ImportedNetwork, stored: dict[str, torch.Tensor]) -> nn.Module:
+    """Return an imported network with diagonal cores where the stored network has those."""
+    other = {}
+    for layer in imported.layers:
+        place = f"{layer.core}."
+        here = {key.removeprefix(place) for key in stored if key.startswith(place)}
+        width = imported.core(layer.name).inputs
+        if here == set(ReducedSSM.TENSORS) != set(imported.core(layer.name).TENSORS):
+            other[layer.name] = ReducedSSM([0] * width)
+    return imported.with_systems(other)
 
 
 def _read(folder: Path) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:

@@ -12,15 +12,15 @@ from ssmred.errors import CheckpointError, OrderError, message
 from ssmred.networks.adapters.s4d_checks import check_kernel
 from ssmred.networks.adapters.s4d_parts import own_tensors, parts_of, read_weights
 from ssmred.networks.reduced import ReducedSSM
-from ssmred.systems import DiagonalSystem
+from ssmred.systems.linear import LinearSystem
 
 __all__ = ["write_layer"]
 
 
-def write_layer(module: nn.Module, system: DiagonalSystem, states: int | None) -> nn.Module:
-    """Return a copy of a layer that holds `system`; see `S4DAdapter.from_system`."""
+def write_layer(module: nn.Module, system: LinearSystem, states: int | None) -> nn.Module:
+    """Return a copy of a layer that holds `system`; see `S4DAdapter.from_systems`."""
     parts = parts_of(module)
-    where = "S4DAdapter.from_system"
+    where = "S4DAdapter.from_systems"
     core = ReducedSSM.from_system(system)
     padded = core.to_system()
     wanted = max(2 * int(core.orders.max(initial=0)), 2)
