@@ -39,8 +39,8 @@ leaky_relu linear log_softmax mish pad relu sigmoid silu softmax softplus tanh
 _METHODS = """
 abs add add_ amax amin chunk clamp clone contiguous detach dim div div_ double exp expand flatten
 flip float index_select log_softmax long max mean min movedim mul mul_ narrow neg numel permute pow
-relu relu_ repeat reshape select sigmoid size softmax split sqrt square squeeze sub sub_ sum swapaxes
-t tanh to transpose type_as unbind unflatten unsqueeze view
+relu relu_ repeat reshape select sigmoid size softmax split sqrt square squeeze sub sub_ sum
+swapaxes t tanh to transpose type_as unbind unflatten unsqueeze view
 """
 
 FUNCTIONS: dict[str, Any] = {
