@@ -31,6 +31,8 @@ def as_pairs(values: Any, modes: int, name: str) -> torch.Tensor:
 def to_pairs(array: np.ndarray) -> torch.Tensor:
     """Return complex numbers (...) as real and imaginary parts, (..., 2) float64."""
     array = np.ascontiguousarray(array, dtype=np.complex128)
+    if array.size == 0:  # NumPy's strides of nothing are none that torch reads as pairs
+        return torch.zeros(*array.shape, 2, dtype=torch.float64)
     return torch.from_numpy(array.view(np.float64).reshape(*array.shape, 2).copy())
 
 

@@ -184,7 +184,7 @@ class SharedSSM(LinearFilter):
         block = 1 << max(0, (T - 1).bit_length() + 1) // 2  # about sqrt(T)
         rows = -(-T // block)
         low, start = power_tables(self.poles, block, rows)
-        return (start[:, :, None] * low[:, None, :]).reshape(len(low), -1)[:, :T]
+        return (start[:, :, None] * low[:, None, :]).reshape(len(low), rows * block)[:, :T]
 
     def kernel(self, T: int) -> torch.Tensor:
         """Return the first T impulse-response samples, (p, m, T) float64; D is part of ``h_0``."""
