@@ -1,6 +1,7 @@
 """Torch networks: find, import, reduce, trace, stream and store state-space layers."""
 
 from ssmred.certify.verifier import register_model_reader
+from ssmred.networks.adapter_check import AdapterReport, check_adapter
 from ssmred.networks.adapters import Adapter, adapter_for, register_adapter
 from ssmred.networks.adapters.block import FilterBlock
 from ssmred.networks.adapters.own import LayerAdapter
@@ -24,6 +25,7 @@ from ssmred.networks.tracing import trace
 
 __all__ = [
     "Adapter",
+    "AdapterReport",
     "DenseSSM",
     "FilterBlock",
     "ImportedLayer",
@@ -35,6 +37,7 @@ __all__ = [
     "StreamingNetwork",
     "TorchReader",
     "adapter_for",
+    "check_adapter",
     "core_for",
     "export_plain",
     "find_layers",

@@ -10,7 +10,7 @@ from torch import nn
 from ssmred.networks.adapters.block import FilterBlock
 from ssmred.networks.filters import is_core
 
-__all__ = ["LAYER_TOLERANCE", "agrees", "answer_of", "layer_dtype"]
+__all__ = ["LAYER_TOLERANCE", "agrees", "answer_of", "cast_module", "layer_dtype"]
 
 LAYER_TOLERANCE = {torch.float32: 1e-3, torch.float64: 1e-9}
 """Relative agreement asked of a whole layer; its kernel is compared to rounding beforehand."""
@@ -56,7 +56,7 @@ def agrees(module: nn.Module, block: FilterBlock, *, width: int | None = None) -
     shape = (2, width, COMPARED_STEPS) if block.transposed else (2, COMPARED_STEPS, width)
     noise = torch.randn(shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     for dtype in (torch.float64, layer_dtype(module)):
-        layer, drop_in = (_as(copy.deepcopy(m), dtype).eval() for m in (module, block))
+        layer, drop_in = (cast_module(copy.deepcopy(m), dtype).eval() for m in (module, block))
         with torch.no_grad():
             wanted, paired = answer_of(layer, noise.to(dtype))
             got, _ = answer_of(drop_in, noise.to(dtype))
@@ -69,7 +69,7 @@ def agrees(module: nn.Module, block: FilterBlock, *, width: int | None = None) -
     return bool((wanted - got).abs().max() <= tolerance * wanted.abs().max())
 
 
-def _as(module: nn.Module, dtype: torch.dtype) -> nn.Module:
+def cast_module(module: nn.Module, dtype: torch.dtype) -> nn.Module:
     """Cast a module to a real dtype; complex tensors keep their kind."""
     with_pair = {torch.float64: torch.complex128, torch.float32: torch.complex64}
     module = module.to("cpu")

@@ -76,7 +76,7 @@ class LayerAdapter:
             If with the layer's own systems no drop-in answers as the layer does.
         """
         full = {name: full_core(system) for name, system in self.to_systems(module).items()}
-        for block in self._candidates(module, full):
+        for block in self.blocks(module, full):
             if agrees(module, block):
                 for name, core in cores.items():
                     setattr(block, name, core)
@@ -91,9 +91,8 @@ class LayerAdapter:
             )
         )
 
-    def _candidates(
-        self, module: nn.Module, cores: Mapping[str, nn.Module]
-    ) -> Iterator[FilterBlock]:
+    def blocks(self, module: nn.Module, cores: Mapping[str, Any]) -> Iterator[FilterBlock]:
+        """Yield the drop-ins with these filters, in every layout that the layer may have."""
         named = getattr(module, "transposed", None)
         layouts = (named,) if isinstance(named, bool) else (True, False)
         parts = self.parts(module)
