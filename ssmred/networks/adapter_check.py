@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import itertools
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -30,6 +31,9 @@ __all__ = ["AdapterReport", "check_adapter"]
 
 LAGS = 24
 """Samples of the response, to both sides, that are compared."""
+
+FITTED = 1e-5
+"""Agreement asked where the steps were fitted."""
 
 HOOKED = ("activation", "dropout", "output_linear")
 """Parts of a layer whose input is what its filter gives, the first of them that there is."""
@@ -156,11 +160,9 @@ def _explained(
             gap = np.abs(_predicted(changed, parts, width) - response).max(axis=(1, 2))
             return gap if by_channel else gap.max(keepdims=True)
 
-        found = [
-            candidate
-            for candidate in fitted_steps(systems, errors)
-            if error_of(candidate.systems) <= max(tolerance, 1e-5)
-        ]
+        steps = fitted_steps(systems, errors)
+        fits = (c for c in steps if error_of(c.systems) <= max(tolerance, FITTED))
+        found = list(itertools.islice(fits, 1))
     if found:
         lines = list(dict.fromkeys(" and ".join(c.mistakes) for c in found))
         return tuple(line if i == 0 else f"or: {line}" for i, line in enumerate(lines))
@@ -317,7 +319,7 @@ def _measured(
         return None
     length = 2 * LAGS + 1
     for dtype in dict.fromkeys((torch.float64, layer_dtype(module))):
-        layer = cast_module(copy.deepcopy(module), dtype).eval()
+        layer = cast_module(copy.deepcopy(module).to("cpu"), dtype).eval()
         for transposed in (True, False):
             response = _impulses(layer, hooked, width, length, dtype, transposed)
             if response is not None:

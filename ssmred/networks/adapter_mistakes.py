@@ -38,6 +38,8 @@ STEPS: dict[str, Callable[[np.ndarray, np.ndarray], np.ndarray]] = {
 STEP_FACTORS = np.geomspace(1e-3, 1e3, 241)
 """Ratios of steps that are tried, before the best is refined."""
 
+GOLDEN_SECTIONS = 50  # a bracket of 0.1 to 1e-11
+
 IMAGINARY = "the imaginary part of A has the wrong sign"
 REAL = "the real part of A has the wrong sign"
 BOTH = "A has the wrong sign"
@@ -91,7 +93,7 @@ def fitted_steps(
     if not all(isinstance(s, DiagonalSystem) and np.all(s.poles != 0) for s in systems.values()):
         return
     channels = len(error_of(systems))
-    for name, hold in HOLDS.items():
+    for name, hold in reversed(HOLDS.items()):  # B without a hold comes last
 
         def with_steps(
             factors: np.ndarray, step: Any = STEPS[name], hold: Any = hold, held: bool = bool(name)
@@ -128,7 +130,7 @@ def _refined(
 ) -> np.ndarray:
     """Return the minima (H,) of H functions of one variable, by golden sections."""
     share = (np.sqrt(5.0) - 1.0) / 2.0
-    for _ in range(80):
+    for _ in range(GOLDEN_SECTIONS):
         left, right = high - share * (high - low), low + share * (high - low)
         lower = errors(left) <= errors(right)
         low, high = np.where(lower, low, left), np.where(lower, right, high)

@@ -329,13 +329,13 @@ def export_plain(
         }
         for found in targets
     }
-    covered = {filter_name(name, core) for name, parts in wanted.items() for core in parts}
-    if covered != set(systems) or not all(wanted.values()):
+    filters = {name for found in targets for name in found.to_systems()}
+    if filters != set(systems):
         raise CheckpointError(
             message(
                 "export_plain",
                 "the two networks do not have the same layers",
-                expected=f"{[found.name for found in targets]}",
+                expected=f"{sorted(filters)}",
                 got=f"{sorted(systems)}",
             )
         )

@@ -56,7 +56,9 @@ def agrees(module: nn.Module, block: FilterBlock, *, width: int | None = None) -
     shape = (2, width, COMPARED_STEPS) if block.transposed else (2, COMPARED_STEPS, width)
     noise = torch.randn(shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     for dtype in (torch.float64, layer_dtype(module)):
-        layer, drop_in = (cast_module(copy.deepcopy(m), dtype).eval() for m in (module, block))
+        layer, drop_in = (
+            cast_module(copy.deepcopy(m).to("cpu"), dtype).eval() for m in (module, block)
+        )
         with torch.no_grad():
             wanted, paired = answer_of(layer, noise.to(dtype))
             got, _ = answer_of(drop_in, noise.to(dtype))
@@ -70,9 +72,8 @@ def agrees(module: nn.Module, block: FilterBlock, *, width: int | None = None) -
 
 
 def cast_module(module: nn.Module, dtype: torch.dtype) -> nn.Module:
-    """Cast a module to a real dtype; complex tensors keep their kind."""
+    """Cast a module to a real dtype, in place; complex tensors stay complex, of that precision."""
     with_pair = {torch.float64: torch.complex128, torch.float32: torch.complex64}
-    module = module.to("cpu")
 
     def cast(tensor: torch.Tensor) -> torch.Tensor:
         if tensor.is_complex():
