@@ -183,7 +183,10 @@ def _rebuild(declared: dict[str, Any]) -> fx.GraphModule:
 def _declare_module(module: nn.Module, path: str) -> dict[str, Any]:
     kind = type(module).__name__
     if isinstance(module, LinearFilter) and type(module) in CORES.values():
-        return {"kind": kind, "settings": module._settings()}
+        described = {"kind": kind, "settings": module._settings()}
+        if module.stands_for is not None:
+            described["stands_for"] = list(module.stands_for)
+        return described
     known = MODULES.get(kind)
     if known is not None and type(module) is known[0]:
         settings = {name: getattr(module, name) for name in known[1]}
@@ -212,7 +215,10 @@ def _declare_module(module: nn.Module, path: str) -> dict[str, Any]:
 def _rebuild_module(described: dict[str, Any]) -> nn.Module:
     kind = described["kind"]
     if kind in CORES:
-        return CORES[kind]._blank(**described["settings"])
+        core = CORES[kind]._blank(**described["settings"])
+        if "stands_for" in described:
+            core.hide([str(key) for key in described["stands_for"]])
+        return core
     members = {name: _rebuild_module(m) for name, m in described.get("members", {}).items()}
     if kind == "Sequential":
         sequence = nn.Sequential()

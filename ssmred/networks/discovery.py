@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -14,7 +15,7 @@ from ssmred.errors import CheckpointError, UnsupportedOperationError, message
 from ssmred.networks.adapters import Adapter, adapter_for, known_families
 from ssmred.networks.capture import capture, check_hooks
 from ssmred.networks.cores import check_core, core_like, full_core, largest_order
-from ssmred.networks.filters import LinearFilter, is_core
+from ssmred.networks.filters import LinearFilter, holds_place, is_core
 from ssmred.systems.linear import LinearSystem
 
 __all__ = [
@@ -228,7 +229,11 @@ def import_network(model: nn.Module) -> ImportedNetwork:
         response of every layer is compared with its own kernel, and the drop-in with the layer.
     """
     check_weights(model, "import_network")
-    network = copy.deepcopy(model)
+    return import_in_place(copy.deepcopy(model))
+
+
+def import_in_place(network: nn.Module) -> ImportedNetwork:
+    """Import the layers of a network, which is changed; see `import_network`."""
     threads = torch.get_num_threads()
     layers = []
     for found in find_layers(network):
@@ -236,6 +241,8 @@ def import_network(model: nn.Module) -> ImportedNetwork:
             check_hooks(found.module, f"import_network: layer {found.name}")
         systems = found.to_systems()
         paths = {found.name: found.path}
+        if isinstance(found.module, LinearFilter):
+            _take_the_place(network, found.module)
         if found.adapter is not None:
             paths = {name: _core_path(found, name) for name in systems}
             cores = {}
@@ -349,6 +356,14 @@ def export_plain(
             if own[key].shape == tensors[key].shape:
                 own[key].copy_(tensors[key])
     for found in targets:
+        if holds_place(found.module):
+            raise CheckpointError(
+                message(
+                    "export_plain",
+                    f"layer {found.name} of the original is a stored one without its class",
+                    cure="Pass the network as its own class makes it, with its weights.",
+                )
+            )
         if found.adapter is not None:
             layer = model.get_submodule(found.path)
             plain = found.adapter.from_systems(layer, wanted[found.name], states=states)
@@ -359,8 +374,9 @@ def export_plain(
 def check_weights(model: nn.Module, where: str) -> None:
     """Raise CheckpointError, naming the key, if a weight is nan or inf."""
     for key, tensor in model.state_dict().items():
-        floating = isinstance(tensor, torch.Tensor) and tensor.is_floating_point()
-        if floating and not bool(torch.isfinite(tensor).all()):
+        known = isinstance(tensor, torch.Tensor)
+        inexact = known and (tensor.is_floating_point() or tensor.is_complex())
+        if inexact and not bool(torch.isfinite(tensor).all()):
             raise CheckpointError(
                 message(
                     where,
@@ -373,6 +389,15 @@ def check_weights(model: nn.Module, where: str) -> None:
 
 def _is_core(path: str) -> bool:
     return path == CORE or path.endswith(f".{CORE}")
+
+
+def _take_the_place(network: nn.Module, core: LinearFilter) -> None:
+    """Let a filter that stood in for a stored layer replace it: the layer's own tensors go."""
+    for key in core.stands_for or ():
+        owner, _, name = key.rpartition(".")
+        with contextlib.suppress(AttributeError):  # gone with the layer's other filter
+            delattr(network.get_submodule(owner), name)
+    core.stands_for = None
 
 
 def _core_path(found: FoundLayer, name: str) -> str:

@@ -7,7 +7,7 @@ A *core* is the linear filter inside a layer: `ReducedSSM` (independent diagonal
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, ClassVar, Self
 
 import torch
@@ -17,7 +17,7 @@ from torch import nn
 from ssmred.errors import ShapeError, message
 from ssmred.systems.linear import LinearSystem
 
-__all__ = ["CACHED_LENGTHS", "LinearFilter", "is_core"]
+__all__ = ["CACHED_LENGTHS", "LinearFilter", "holds_place", "is_core"]
 
 CACHED_LENGTHS = 8
 """Spectra kept per layer; the oldest goes first."""
@@ -41,6 +41,8 @@ class LinearFilter(nn.Module, ABC):
     def __init__(self) -> None:
         super().__init__()
         self._kept: dict[tuple, Any] = {}
+        self.stands_for: tuple[str, ...] | None = None
+        """Keys of the tensors that it stands in for, where its own are not in the state dict."""
 
     # What every core offers ----------------------------------------------------------------------
 
@@ -168,8 +170,25 @@ class LinearFilter(nn.Module, ABC):
                 if own.shape != tensor.shape:
                     own.data = own.new_zeros(tensor.shape)
 
+    def hide(self, stands_for: Sequence[str]) -> None:
+        """Leave the tensors out of the state dict: those named are stored in their place."""
+        self.stands_for = tuple(stands_for)
+
+    def _save_to_state_dict(self, destination: Any, prefix: str, keep_vars: bool) -> None:
+        if self.stands_for is None:
+            super()._save_to_state_dict(destination, prefix, keep_vars)
+
+    def _load_from_state_dict(self, state_dict: dict, prefix: str, *args: Any) -> None:
+        if self.stands_for is None:
+            super()._load_from_state_dict(state_dict, prefix, *args)
+
     def __getstate__(self) -> dict:
         return self.__dict__ | {"_kept": {}}
+
+
+def holds_place(module: Any) -> bool:
+    """Tell whether a module is a filter that stands in for a stored layer."""
+    return isinstance(module, LinearFilter) and module.stands_for is not None
 
 
 def is_core(module: Any) -> bool:

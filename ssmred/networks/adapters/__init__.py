@@ -7,6 +7,7 @@ from typing import Protocol
 
 from torch import nn
 
+from ssmred.networks.filters import holds_place
 from ssmred.systems.linear import LinearSystem
 
 __all__ = ["Adapter", "adapter_for", "known_families", "register_adapter"]
@@ -56,7 +57,10 @@ def register_adapter(adapter: Adapter) -> Adapter:
 
 def adapter_for(module: nn.Module) -> Adapter | None:
     """Return the adapter that recognises a module, or None."""
-    return next((a for a in _ADAPTERS if a.recognises(module)), None)
+    adapter = next((a for a in _ADAPTERS if a.recognises(module)), None)
+    if adapter is not None and any(holds_place(part) for part in module.modules()):
+        return None  # a stored layer without its class: a filter in it stands in for it
+    return adapter
 
 
 def known_families() -> str:
