@@ -1,0 +1,356 @@
+"""Compare S4 layers with what their own classes compute, and find by it what tensors leave open."""
+
+from __future__ import annotations
+
+import copy
+import itertools
+import warnings
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import nn
+
+from ssmred.errors import CheckpointError, message
+from ssmred.networks.adapters.drop_in import LAYER_TOLERANCE, answer_of, cast_module
+from ssmred.networks.adapters.s4_half import half_spectrum_kernels, made_for
+from ssmred.networks.adapters.s4_names import S4Names
+from ssmred.networks.adapters.s4_parts import S4Parts
+from ssmred.networks.adapters.s4_reading import (
+    S4Weights,
+    complex_weights,
+    diagonal_modes,
+    in_channel_order,
+    systems_of,
+)
+from ssmred.networks.adapters.s4_settings import DISCRETISATIONS, TRANSFORMS, S4Settings
+from ssmred.systems.linear import LinearSystem
+
+__all__ = ["OwnKernels", "find_settings", "own_kernels", "responses", "same_layer", "tolerances"]
+
+CHECKED_SAMPLES = 40
+"""Kernel samples compared: another setting shows in the first few."""
+
+KERNEL_MARGIN = 8.0
+"""Roundings per term that two evaluations of the same kernel may differ by."""
+
+PROBED_HEADS = 2
+"""Heads on which all settings are tried; those that agree there are tried on all."""
+
+COMPARED_STEPS = 17
+
+
+@dataclass(frozen=True, eq=False)
+class OwnKernels:
+    """Hold what a layer's own class computes.
+
+    Attributes
+    ----------
+    values : (directions * channels, H, T) float64
+    eps : float
+        Unit of rounding of the computation.
+    length : int
+        Length that C is made for while it was computed.
+    """
+
+    values: np.ndarray
+    eps: float
+    length: int
+
+
+def own_kernels(
+    module: nn.Module, parts: S4Parts, names: S4Names, length: int, *, rounded: float = 0.0
+) -> OwnKernels:
+    """Return the kernels that a copy of the layer computes, in float64 where its class can.
+
+    `rounded` is the unit that the parameters were rounded with when they were written.
+
+    Raises
+    ------
+    CheckpointError
+        If its kernel module does not answer with kernels.
+    """
+    problem = "does not run"
+    for dtype in (torch.float64, module.get_parameter(names.C).dtype):
+        kernel = cast_module(copy.deepcopy(module.get_submodule(parts.kernel)), dtype).eval()
+        for part in kernel.modules():  # nodes that are kept in the dtype of an earlier call
+            for name in ("omega", "z"):
+                part.__dict__.pop(name, None)
+        answer = _called(kernel, length)
+        if answer is None:
+            continue
+        problem = f"answers with shape {tuple(answer.shape)}"
+        if tuple(answer.shape) == (names.directions * names.channels, names.heads, length):
+            made_for = names.length.removeprefix(f"{parts.kernel}.")
+            stored = kernel.state_dict().get(made_for)
+            used = int(stored.reshape(())) if stored is not None else 0
+            eps = max(torch.finfo(kind).eps for kind in (dtype, answer.dtype))
+            return OwnKernels(answer.double().numpy(), max(eps, rounded), used)
+    raise CheckpointError(
+        message(
+            "S4Adapter",
+            f"{parts.kernel}(L={length}) {problem}",
+            expected=f"kernels ({names.directions * names.channels}, {names.heads}, {length})",
+        )
+    )
+
+
+def _called(kernel: nn.Module, length: int) -> torch.Tensor | None:
+    for arguments in ({"L": length, "rate": 1.0}, {"L": length}):
+        try:
+            with torch.no_grad(), warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # upstream casts complex numbers to real ones
+                answer = kernel(**arguments)
+        except (RuntimeError, TypeError, ValueError, AttributeError):
+            continue
+        answer = answer[0] if isinstance(answer, tuple) else answer
+        if isinstance(answer, torch.Tensor) and answer.is_floating_point():
+            return answer
+    return None
+
+
+def find_settings(
+    arrays: Mapping[str, np.ndarray],
+    names: S4Names,
+    given: S4Settings,
+    own: OwnKernels,
+    hints: Mapping[str, str],
+) -> tuple[S4Settings, str]:
+    """Return the one group of settings under which the tensors give the layer's own kernels.
+
+    Parameters
+    ----------
+    arrays, names
+        The layer's tensors.
+    given : S4Settings
+        What is known already is not tried.
+    own : OwnKernels
+        At `CHECKED_SAMPLES` samples.
+    hints : mapping of str to str
+        The layer's attributes; they decide only between settings that agree.
+
+    Returns
+    -------
+    settings : S4Settings
+    realisation : {"both", "matrices"}
+        Which one of the layer's realisations the tensors give: "matrices" where its own
+        convolution leaves out the conjugate modes.
+
+    Raises
+    ------
+    CheckpointError
+        If no setting agrees, or settings that mean different layers do.
+    """
+    probe, few = _first_heads(arrays, names), None
+    for realisation in ("both", "matrices") if names.rank else ("both",):
+        found = []
+        for settings in _possible(names, given):
+            few = few or _few(names)
+            if _agree(probe, few, settings, own, realisation) and _agree(
+                arrays, names, settings, own, realisation
+            ):
+                found.append(settings)
+        if found:
+            return _the_one(found, arrays, names, hints), realisation
+    raise CheckpointError(
+        message(
+            "S4Adapter",
+            "the layer's own kernel is not the response of its tensors under any known setting",
+            expected=f"disc {', '.join(DISCRETISATIONS)}; transforms {', '.join(TRANSFORMS)}",
+            got="; ".join(f"{k}={v}" for k, v in hints.items()) or "no attribute that tells them",
+            cure="The class computes something else; register an adapter of its own.",
+        )
+    )
+
+
+def tolerances(
+    weights: S4Weights, names: S4Names, settings: S4Settings, own: OwnKernels
+) -> np.ndarray:
+    """Return how far two evaluations of the kernels may be apart, (directions * channels, H, T).
+
+    Notes
+    -----
+    Diagonal layers: rounding moves a term ``r l^k`` by about ``eps |r| (n + c + c k |dt A|)``, and
+    ``exp(dt A) - 1`` is as inexact as it is small. With a low-rank term the layer works in the
+    frequency domain and on coefficients made for a length: everything is relative to the largest
+    sample, times the condition of ``I - A^length``.
+    """
+    steps = np.arange(own.values.shape[-1])
+    if names.rank:
+        return _dense_tolerances(weights, own) * np.ones(steps.shape)
+    rate = np.abs(weights.A) * weights.dt
+    _, hold, factor = diagonal_modes(weights, settings.disc or "", len(steps))
+    with np.errstate(divide="ignore"):
+        loss = 1.0 + rate + (1.0 / np.maximum(rate, 1e-300) if settings.disc != "bilinear" else 1.0)
+    if settings.disc == "dss":
+        loss = loss + 1.0 / np.minimum(rate * len(steps), 1.0)
+    sizes = np.abs(factor * weights.C * hold)
+    fixed = (sizes * (loss + names.modes / KERNEL_MARGIN)).sum(axis=-1)
+    growing = (sizes * (rate + (settings.disc == "bilinear"))).sum(axis=-1)
+    return KERNEL_MARGIN * own.eps * (fixed[..., None] + growing[..., None] * steps)
+
+
+def _dense_tolerances(weights: S4Weights, own: OwnKernels) -> np.ndarray:
+    poles = np.abs((1 + weights.A * weights.dt / 2) / (1 - weights.A * weights.dt / 2))
+    slowest = poles.max(axis=-1) ** max(own.length, weights.length, 1)
+    condition = 1.0 / np.maximum(1.0 - slowest, own.eps)
+    push = np.linalg.norm(weights.P, axis=-1).sum(axis=0) ** 2 * weights.dt[:, 0]
+    size = np.linalg.norm(weights.C, axis=-1) * np.linalg.norm(weights.B, axis=-1)
+    size = np.maximum(size * weights.dt[:, 0], np.abs(own.values).max(axis=-1))
+    amount = weights.A.shape[-1] + np.log2(max(own.length, 2)) + push
+    return (KERNEL_MARGIN * own.eps * amount * condition * size)[..., None]
+
+
+def _agree(
+    arrays: Mapping[str, np.ndarray],
+    names: S4Names,
+    settings: S4Settings,
+    own: OwnKernels,
+    realisation: str,
+) -> bool:
+    weights = complex_weights(arrays, names, settings)
+    usable = np.isfinite(weights.A).all() and np.isfinite(weights.dt).all()
+    if not usable or (weights.dt <= 0).any() or (weights.A.real >= 0).any():
+        return False
+    values = own.values[:, : names.heads]
+    length = values.shape[-1]
+    if realisation == "matrices":
+        expected = half_spectrum_kernels(made_for(weights, own.length), own.length, length)
+    else:
+        at_length = settings.replace(length=length) if settings.disc == "dss" else settings
+        expected = responses(systems_of(weights, names, at_length), names, length, settings)
+    own = OwnKernels(values, own.eps, own.length)
+    with np.errstate(invalid="ignore", over="ignore"):
+        allowed = tolerances(weights, names, settings, own)
+        return bool((np.abs(values - expected) <= allowed).all())
+
+
+def responses(
+    systems: Mapping[str, LinearSystem], names: S4Names, length: int, settings: S4Settings
+) -> np.ndarray:
+    """Return kernels without D as the layer's kernel module orders them, channel-major."""
+    parts = []
+    for system in (systems[core] for core in ("core", "backward") if core in systems):
+        plain = system.replace(D=np.zeros_like(system.D))
+        values = plain.impulse_response(length)[..., 0, 0]
+        parts.append(in_channel_order(values, names, settings))
+    return np.concatenate(parts)
+
+
+def _possible(names: S4Names, given: S4Settings) -> Iterator[S4Settings]:
+    told = given.replace(**names.told)
+    ranges = {
+        "disc": DISCRETISATIONS,
+        "real_transform": TRANSFORMS,
+        "imag_transform": ("none", *(t for t in TRANSFORMS if t != "none")),
+        "dt_transform": TRANSFORMS,
+    }
+    choices = [
+        values if getattr(told, name) is None else (getattr(told, name),)
+        for name, values in ranges.items()
+    ]
+    for combination in itertools.product(*choices):
+        yield told.replace(**dict(zip(ranges, combination, strict=True)))
+
+
+def _the_one(
+    found: list[S4Settings],
+    arrays: Mapping[str, np.ndarray],
+    names: S4Names,
+    hints: Mapping[str, str],
+) -> S4Settings:
+    """Return the settings that agree; of several, the one that the layer's attributes name."""
+    if len(found) > 1:
+        named = [s for s in found if all(getattr(s, k) == v for k, v in hints.items())]
+        found = named or found
+    first = complex_weights(arrays, names, found[0])
+    for other in found[1:]:
+        weights = complex_weights(arrays, names, other)
+        same = np.array_equal(weights.A, first.A) and np.array_equal(weights.dt, first.dt)
+        if not same or other.disc != found[0].disc:
+            differ = [k for k in vars(other) if getattr(other, k) != getattr(found[0], k)]
+            raise CheckpointError(
+                message(
+                    "S4Adapter",
+                    "more than one setting gives the layer's own kernel to rounding: "
+                    + ", ".join(
+                        f"{k} {getattr(found[0], k)} or {getattr(other, k)}" for k in differ
+                    ),
+                    cure=f"Pass S4Settings({differ[0]}=...).",
+                )
+            )
+    return found[0]
+
+
+def _few(names: S4Names) -> S4Names:
+    heads = min(PROBED_HEADS, names.heads)
+    systems = heads if names.systems > heads or heads % names.systems else names.systems
+    return S4Names(**{**vars(names), "heads": heads, "systems": systems})
+
+
+def _first_heads(arrays: Mapping[str, np.ndarray], names: S4Names) -> dict[str, np.ndarray]:
+    """Return the tensors of the first heads, their systems written out."""
+    few = _few(names)
+    tile = np.arange(few.systems) % names.systems
+    cut = dict(arrays)
+    cut[names.C] = arrays[names.C][:, : few.heads]
+    cut[names.D] = arrays[names.D][:, : few.heads]
+    cut[names.step] = arrays[names.step][: few.heads]
+    for name in (names.real, names.imag):
+        if name:
+            cut[name] = arrays[name][tile]
+    B = arrays[names.B]
+    cut[names.B] = B.reshape(names.systems, names.modes, *B.shape[B.ndim - bool(names.imag) :])[
+        tile
+    ]
+    if names.P:
+        cut[names.P] = arrays[names.P][:, tile]
+    return cut
+
+
+class _Given(nn.Module):
+    """Answer with given kernels in the place of a layer's kernel module."""
+
+    def __init__(self, kernels: np.ndarray, dtype: torch.dtype) -> None:
+        super().__init__()
+        self.kernels = torch.from_numpy(kernels).to(dtype)
+
+    def forward(self, *_: object, **__: object) -> tuple[torch.Tensor, None]:
+        return self.kernels, None
+
+
+def same_layer(
+    module: nn.Module,
+    parts: S4Parts,
+    names: S4Names,
+    systems: dict[str, LinearSystem],
+    settings: S4Settings,
+    block: nn.Module,
+    width: int,
+) -> bool:
+    """Tell whether a drop-in computes what the layer computes with these systems' kernels.
+
+    The kernels themselves are compared elsewhere; here they are given, so that neither a length
+    nor a wrong convolution enters. Notes if the layer returns a pair.
+    """
+    owner = module.get_submodule(parts.owner)
+    limit = getattr(owner, "l_max", None) or getattr(owner, "L", None)
+    steps = min(COMPARED_STEPS, limit) if isinstance(limit, int) and limit else COMPARED_STEPS
+    kernels = responses(systems, names, steps, settings)
+    shape = (2, width, steps) if block.transposed else (2, steps, width)
+    noise = torch.randn(shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    for dtype in (torch.float64, module.get_parameter(names.C).dtype):
+        layer, drop_in = (cast_module(copy.deepcopy(m), dtype).eval() for m in (module, block))
+        place, _, last = parts.kernel.rpartition(".")
+        setattr(layer.get_submodule(place), last, _Given(np.ascontiguousarray(kernels), dtype))
+        with torch.no_grad():
+            wanted, paired = answer_of(layer, noise.to(dtype))
+            got, _ = answer_of(drop_in, noise.to(dtype))
+        if wanted is not None:
+            break
+    if wanted is None or got is None or wanted.shape != got.shape:
+        return False
+    block.paired = paired
+    tolerance = LAYER_TOLERANCE.get(wanted.dtype, 1e-2)
+    return bool((wanted - got).abs().max() <= tolerance * wanted.abs().max())
