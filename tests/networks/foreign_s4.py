@@ -140,7 +140,7 @@ class LowRankBank(ModeBank):
     def forward(self, state=None, rate=1.0, L=None):
         if self.l_kernel == 0 and self.l_max:
             self.make_for(self.l_max)
-        while L > self.l_kernel:
+        while self.l_kernel < L:
             self.make_for(L)
         length = int(self.l_kernel)
         A, B, C, dt = self.pieces()

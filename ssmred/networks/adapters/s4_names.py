@@ -213,8 +213,9 @@ def check_not_selective(names: Iterable[str], *, where: str) -> None:
         raise UnsupportedOperationError(
             message(
                 where,
-                f"{', '.join(sorted(found.values()))} belong to a selective layer (Mamba): its step, B and C depend on the "
-                "input, so it has no impulse response and no linear system",
+                f"{', '.join(sorted(found.values()))} belong to a selective layer (Mamba): its "
+                "step, B and C depend on the input, so it has no impulse response and is no linear "
+                "system",
                 expected="a time-invariant layer",
                 cure="Selective layers cannot be reduced by this theory.",
             )

@@ -142,7 +142,7 @@ def candidates(
             cores["core"],
             function,
             dropout,
-            gated["output_gate"] if "output_gate" in gated else mixing,
+            gated.get("output_gate", mixing),
             backward=cores.get("backward"),
             copies=names.channels,
             interleaved=bool(settings.swap_channels),

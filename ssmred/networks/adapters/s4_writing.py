@@ -6,7 +6,6 @@ import copy
 from collections.abc import Mapping
 
 import numpy as np
-import torch
 from torch import nn
 
 from ssmred.errors import AccuracyError, CheckpointError, OrderError, message
