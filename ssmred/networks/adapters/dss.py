@@ -46,7 +46,7 @@ def recognises_tensors(names_to_shapes: Mapping[str, tuple[int, ...]]) -> bool:
 
 def read_dss(
     tensors: Mapping[str, Any], *, imag_exp: bool | None = None
-) -> dict[str, LinearSystem]:
+) -> dict[str, DiagonalSystem]:
     """Return ``{"core": system}`` of a DSS layer from the tensors of its state dict.
 
     Parameters
@@ -182,7 +182,7 @@ class DSSAdapter:
             raise CheckpointError(
                 message(
                     "DSSAdapter.to_block",
-                    f"{type(module).__name__} has a DSS layer's weights but computes something else",
+                    f"{type(module).__name__} has a DSS layer's weights but computes otherwise",
                     expected="K * norm(x) + param_D norm(x)",
                 )
             )
