@@ -7,7 +7,7 @@ import warnings
 import numpy as np
 import pytest
 import torch
-from foreign_s4 import BlockV4, Convolver, LowRankBank
+from foreign_s4 import BlockV4, Convolver
 from published_classes import popgym_s4
 from torch import nn
 
@@ -240,56 +240,54 @@ def test_only_the_right_setting_agrees():
         S4Adapter(S4Settings(disc="zoh")).to_systems(block)
 
 
+class Silent(nn.Module):
+    """A kernel without attributes that name its transforms: none, none, exp, zoh."""
+
+    def __init__(self, bank, dtype):
+        super().__init__()
+        self.answers = dtype
+        for name, tensor in bank.named_parameters():
+            self.register_parameter(name, tensor)
+
+    def forward(self, L, state=None, rate=1.0):
+        A = -self.A_real - 1j * self.A_imag
+        B, C = torch.view_as_complex(self.B), torch.view_as_complex(self.C)
+        x = A * torch.exp(self.inv_dt)
+        waves = torch.exp(x[..., None] * torch.arange(L))
+        kernels = 2 * torch.einsum("chn,hnl->chl", C * B * (x.exp() - 1) / A, waves).real
+        return kernels.to(self.answers), None
+
+
 def test_settings_that_agree_and_differ_are_asked_for():
-    """In float32, two steps of the same size under two transforms cannot be told apart."""
-
-    class Rounded(nn.Module):
-        def __init__(self, inner):
-            super().__init__()
-            self.inner = inner
-
-        def forward(self, **options):
-            return self.inner(**options)[0].float(), None
-
-    block = BlockV4(2, states=2, real_transform="none", imag_transform="none")
-    bank = block.layer.kernel
-    with torch.no_grad():  # 0 with the relu's floor or without decay and frequency as good as equal
-        bank.A_real.fill_(30.0)  # softplus(30) = 30
-        bank.A_imag.fill_(30.0)
-    bank.real_transform = bank.imag_transform = ""
-    block.layer.kernel = Rounded(bank)
+    """The floor of a relu, 1e-4, beside 300 is below what float32 shows."""
+    block = BlockV4(2, states=2, real_transform="none")
+    block.layer.kernel = Silent(block.layer.kernel, torch.float32)
     with torch.no_grad():
-        bank.real_transform, bank.imag_transform = "none", "none"
-    same = S4Adapter().to_systems(block)["core"]  # none and softplus mean the same here
-    assert same.poles.shape == (2, 1)
-    with torch.no_grad():  # relu adds 1e-4 to 300, below what float32 shows
-        bank.A_real.fill_(300.0)
-        bank.A_imag.fill_(300.0)
-        bank.inv_dt.fill_(-12.0)
-    bank.__dict__.pop("real_transform")
-    bank.__class__ = Silent
+        block.layer.kernel.A_real.fill_(300.0)
+        block.layer.kernel.A_imag.fill_(300.0)
+        block.layer.kernel.inv_dt.fill_(-12.0)
     with pytest.raises(CheckpointError, match=r"more than one setting.*Pass S4Settings\("):
         S4Adapter().to_systems(block)
     told = S4Settings(real_transform="none", imag_transform="none", dt_transform="exp", disc="zoh")
-    assert S4Adapter(told).to_systems(block)["core"].poles.shape == (2, 1)
+    system = S4Adapter(told).to_systems(block)["core"]
+    assert system.poles.shape == (2, 1)
+    block.layer.kernel.real_transform = block.layer.kernel.imag_transform = "none"
+    block.layer.kernel.disc, block.layer.kernel.dt_transform = "zoh", "exp"
+    hinted = S4Adapter().to_systems(block)["core"]  # attributes decide between what agrees
+    np.testing.assert_array_equal(hinted.poles, system.poles)
 
 
-class Silent(LowRankBank):
-    """A kernel without attributes that name its transforms."""
-
-    def pieces(self):
-        self.imag_transform = "none"
-        index = torch.arange(self.H) % self.n_ssm
-        A = (-self.A_real - 1j * self.A_imag)[index]
-        del self.imag_transform
-        B, C = torch.view_as_complex(self.B), torch.view_as_complex(self.C)
-        return A, B[:, index], C, torch.exp(self.inv_dt)
-
-    def forward(self, L, state=None, rate=1.0):
-        A, B, C, dt = self.pieces()
-        x = A * dt
-        waves = torch.exp(x[..., None] * torch.arange(L))
-        return 2 * torch.einsum("chn,hnl->chl", C * B * (x.exp() - 1) / A, waves).real, None
+def test_settings_that_mean_the_same_are_no_question():
+    """Softplus is the identity above 20."""
+    block = BlockV4(2, states=2, real_transform="none")
+    block.layer.kernel = Silent(block.layer.kernel, torch.float64)
+    with torch.no_grad():
+        block.layer.kernel.A_real.fill_(30.0)
+        block.layer.kernel.A_imag.fill_(30.0)
+    given = S4Settings(disc="zoh", dt_transform="exp")
+    for transform in (None, "none", "softplus"):
+        system = S4Adapter(given.replace(real_transform=transform)).to_systems(block)["core"]
+        assert system.poles.shape == (2, 1)
 
 
 def test_a_softmax_layer_asks_for_its_length():
