@@ -106,9 +106,10 @@ def test_reduced_layer_is_written_back(dtype):
     system = adapter.to_systems(module)["core"]
     rows = np.array([[0, 1], [1, 2], [0, 2], [2, 1], [0, 1], [1, 0]])
     take = np.arange(6)[:, None]
+    C = 1.5 * system.C[take, 0, rows]
     reduced = system.replace(
-        poles=system.poles[take, rows], B=system.B[take, rows], C=1.5 * system.C[take, :, rows][:, None, :, 0]
-    )  # fmt: skip
+        poles=system.poles[take, rows], B=system.B[take, rows], C=C[:, None, :]
+    )
     plain = adapter.from_systems(module, {"core": reduced}, states=8)
     assert plain.C_real.shape == (6, 4)
     wanted = reduced.replace(D=0 * reduced.D).impulse_response(80)[..., 0, 0]

@@ -302,6 +302,12 @@ def test_a_softmax_layer_asks_for_its_length():
         assert (block(u)[0] - new(u)[0]).abs().max() <= FLOAT64_FORWARD
 
 
+def test_odd_numbers_of_states_are_refused():
+    layer = popgym_s4().S4(4, d_state=7, mode="diag", measure="diag-lin")
+    with pytest.raises(CheckpointError, match=r"3 pairs .* built with 7 states.*even number"):
+        S4Adapter().to_systems(layer)
+
+
 def test_another_forward_is_an_error():
     class Shortcut(BlockV4):
         def forward(self, x, **options):

@@ -11,13 +11,13 @@ from ssmred.errors import CheckpointError, message
 from ssmred.networks.adapters.s4_checks import (
     CHECKED_SAMPLES,
     OwnKernels,
-    find_settings,
     own_kernels,
     responses,
     same_layer,
     tolerances,
 )
 from ssmred.networks.adapters.s4_half import realised
+from ssmred.networks.adapters.s4_inference import find_settings
 from ssmred.networks.adapters.s4_names import S4Names
 from ssmred.networks.adapters.s4_parts import (
     S4Parts,
@@ -68,7 +68,6 @@ class S4Adapter:
     --------
     A layer trained where the CPU fallback of its package was never used:
 
-    >>> from ssmred.networks import register_adapter
     >>> adapter = S4Adapter(S4Settings(trust="matrices"))
     >>> adapter.family
     's4'
@@ -190,6 +189,7 @@ class S4Adapter:
         ``trust`` is left in the settings only where there is something to choose.
         """
         arrays, names = layer_arrays(module, parts)
+        _check_even(module, parts, names)
         given = self._with_attributes(module, parts, names)
         own = own_kernels(module, parts, names, CHECKED_SAMPLES)
         hints = _attributes(module, parts, _HINTS)
@@ -267,6 +267,24 @@ def _check(
                 f"step {step})",
                 expected=f"{expected[channel, head, step]:.6g}",
                 got=f"{own.values[channel, head, step]:.6g}",
+            )
+        )
+
+
+def _check_even(module: nn.Module, parts: S4Parts, names: S4Names) -> None:
+    said = [
+        vars(module.get_submodule(path)).get(name)
+        for path in ("", parts.owner, parts.kernel, parts.generator)
+        for name in ("N", "d_state")
+    ]
+    if 2 * names.modes + 1 in said:
+        raise CheckpointError(
+            message(
+                "S4Adapter",
+                f"{names.C} holds {names.modes} pairs of conjugate modes, but the layer was built "
+                f"with {2 * names.modes + 1} states: its class drops the last one",
+                expected="an even number of states",
+                cure=f"Build it with d_state={2 * names.modes}; the tensors are the same.",
             )
         )
 

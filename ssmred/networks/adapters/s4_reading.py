@@ -32,6 +32,7 @@ __all__ = [
     "in_output_order",
     "read_s4",
     "systems_of",
+    "with_told",
 ]
 
 DSS_FLOOR = 1e-7
@@ -99,7 +100,7 @@ def read_s4(
     settings = settings or S4Settings()
     arrays = as_arrays(tensors, "read_s4")
     names = find_names({name: array.shape for name, array in arrays.items()})
-    settings = settings.replace(**names.told)
+    settings = with_told(settings, names)
     settings.require("disc", "real_transform", "imag_transform", "dt_transform")
     if names.channels > 1:
         settings.require("swap_channels")
@@ -191,6 +192,28 @@ def complex_weights(
         )
     B = B.reshape(names.systems, names.modes)[tile]
     return S4Weights(A, dt, B, C, P, arrays[names.D], length)
+
+
+def with_told(settings: S4Settings, names: S4Names) -> S4Settings:
+    """Return the settings, completed by what the names tell.
+
+    Raises
+    ------
+    CheckpointError
+        If a transform contradicts the names.
+    """
+    for name, told in names.told.items():
+        given = getattr(settings, name)
+        if name != "disc" and given not in (None, told):
+            raise CheckpointError(
+                message(
+                    "read_s4",
+                    f"{name} contradicts the names {names.step}, {names.real}, {names.imag}",
+                    expected=told,
+                    got=given,
+                )
+            )
+    return settings.replace(**names.told)
 
 
 def floor_of(names: S4Names) -> float:

@@ -24,7 +24,13 @@ from ssmred.networks.adapters.s4d_reading import read_s4d
 from ssmred.systems import DenseSystem, DiagonalSystem
 from ssmred.systems.linear import LinearSystem
 
-__all__ = ["S4oPCheckpoint", "S4oPLayer", "read_s4op", "recognises_checkpoint"]
+__all__ = [
+    "S4oPCheckpoint",
+    "S4oPLayer",
+    "read_s4op",
+    "recognises_checkpoint",
+    "recognises_tensors",
+]
 
 _LAYER = re.compile(r"(s4d|s4)_layers\.(\d+)\.")
 _PLACES = ("", "layer.")
@@ -89,6 +95,12 @@ class S4oPCheckpoint:
         return "BatchNorm1d" if "running_mean" in self.layers[0].norm else "LayerNorm"
 
 
+def recognises_tensors(names_to_shapes: Mapping[str, tuple[int, ...]]) -> bool:
+    """Tell whether named tensors are those of a whole S4oP network."""
+    names = list(without_wrappers(names_to_shapes))
+    return any(_LAYER.match(n) for n in names) and any(n.startswith("norms.") for n in names)
+
+
 def recognises_checkpoint(checkpoint: Any) -> bool:
     """Tell whether a loaded object is an S4oP checkpoint, in either form."""
     if not isinstance(checkpoint, Mapping):
@@ -96,8 +108,7 @@ def recognises_checkpoint(checkpoint: Any) -> bool:
     tensors = checkpoint.get("model_state_dict", checkpoint)
     if not isinstance(tensors, Mapping):
         return False
-    names = [name for name in without_wrappers(n for n in tensors if isinstance(n, str))]
-    return any(_LAYER.match(n) for n in names) and any(n.startswith("norms.") for n in names)
+    return recognises_tensors({name: () for name in tensors if isinstance(name, str)})
 
 
 def read_s4op(checkpoint: Mapping[str, Any], *, settings: S4Settings = UPSTREAM) -> S4oPCheckpoint:
