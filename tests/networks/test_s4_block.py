@@ -101,6 +101,31 @@ def test_hundred_low_rank_heads(rank, transforms, dtype, made_for):
     assert worst_error(block, systems, 150) <= ACCURACY
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize(("measure", "rank"), [("legs", 1), ("legt", 2), ("fourier", 1)])
+def test_layers_as_they_are_initialised(measure, rank, dtype):
+    """HiPPO matrices of 64 states, badly conditioned in modes, over 1000 steps."""
+    torch.manual_seed(0)
+    source = popgym_s4().S4(8, d_state=64, mode="nplr", measure=measure, rank=rank).kernel.kernel
+    block = BlockV4(8, states=64, mode="dplr", rank=rank)
+    kernel = block.layer.kernel
+    with torch.no_grad():
+        kernel.A_real.copy_(source.inv_w_real)
+        kernel.A_imag.copy_(-source.w_imag)
+        kernel.inv_dt.copy_(source.log_dt[:, None])
+        for name in ("B", "C", "P"):
+            getattr(kernel, name).copy_(getattr(source, name))
+    block = block.to(dtype)
+    for made_for in (0, 1024):
+        if made_for:
+            block.layer.kernel.make_for(made_for)
+        systems = S4Adapter().to_systems(block)
+        assert worst_error(block, systems, 1000) <= ACCURACY
+        assert worst_error(S4Adapter().from_systems(block, systems), systems, 1000) <= (
+            ACCURACY if dtype == torch.float64 else 1e-6
+        )
+
+
 @pytest.mark.parametrize("mode", ["diag", "dplr"])
 @pytest.mark.parametrize(
     "options",
@@ -190,10 +215,17 @@ def test_a_gated_block_is_recognised_by_its_inner_layer():
 def test_training_masks_whole_channels_as_the_layer_does():
     new = drop_in(BlockV4(6, dropout=0.5, tie=True)).train()
     x = torch.ones(3, 6, 40, dtype=torch.float64)
-    dropped = new.dropout[-1](x)
+    dropped = new.dropout(x)
     assert dropped.dtype == torch.float64
     assert (dropped.std(dim=-1) == 0).all()
     assert (dropped == 0).any()
+
+
+def test_dropout_before_the_activation_stays_before_it():
+    new = drop_in(BlockV4(6, dropout=0.5)).train()
+    kinds = [type(part) for part in new.activation]
+    assert kinds == [nn.Dropout, nn.GELU]
+    assert type(new.dropout) is nn.Dropout
 
 
 def test_other_structures_are_not_recognised():

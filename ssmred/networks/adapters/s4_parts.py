@@ -37,8 +37,8 @@ class S4Parts:
         Answers with the kernels when called.
     generator : str
         Holds C; `kernel` itself or its child.
-    activations, dropouts : tuple of str
-        In the order in which they run.
+    early, activations, dropouts : tuple of str
+        Dropouts before the activations, these, and dropouts behind them.
     mixing : str
         Position-wise, or an empty string.
     gated : tuple of str
@@ -48,6 +48,7 @@ class S4Parts:
     owner: str
     kernel: str
     generator: str
+    early: tuple[str, ...]
     activations: tuple[str, ...]
     dropouts: tuple[str, ...]
     mixing: str
@@ -92,8 +93,9 @@ def find_parts(module: nn.Module) -> S4Parts | None:
         inner.owner,
         inner.kernel,
         inner.generator,
+        inner.early,
         (*inner.activations, *activations),
-        (*inner.dropouts, *dropouts),
+        dropouts,
         "output_linear",
         (),
     )
@@ -132,9 +134,14 @@ def candidates(
     """Yield the drop-ins that the structure allows, the likeliest first."""
     named = getattr(module, "transposed", None)
     layouts = (named,) if isinstance(named, bool) else (True, False)
-    found = [module.get_submodule(path) for path in parts.activations]
-    functions = FREE_FUNCTIONS if not found else (_chained([_elementwise(m) for m in found]),)
-    dropout = _chained([_on_steps(module.get_submodule(path)) for path in parts.dropouts])
+    early, late = (
+        [_on_steps(module.get_submodule(path)) for path in paths]
+        for paths in (parts.early, parts.dropouts)
+    )
+    found = [_elementwise(module.get_submodule(path)) for path in parts.activations]
+    endings = [found] if found else [[function] for function in FREE_FUNCTIONS]
+    functions = [_chained([*early, *ending]) for ending in endings]
+    dropout = _chained(late)
     mixing = module.get_submodule(parts.mixing) if parts.mixing else nn.Identity()
     gated = {path: module.get_submodule(path) for path in parts.gated}
     for function, transposed, last in itertools.product(functions, layouts, (None, False, True)):
@@ -179,8 +186,9 @@ def _find_owner(module: nn.Module, prefix: str) -> S4Parts | None:
         prefix.removesuffix("."),
         place,
         f"{place}.{generator}" if generator else place,
+        () if mixing else dropouts,
         activations,
-        dropouts,
+        dropouts if mixing else (),
         f"{prefix}{mixing[0]}" if mixing else "",
         tuple(f"{prefix}{n}" for n in gated),
     )

@@ -176,7 +176,9 @@ def complex_weights(
     else:  # "is_real" upstream
         imag = np.zeros_like(real)
         B, C = (arrays[name].astype(np.complex128) for name in (names.B, names.C))
-    A = (-real + (-1j if names.is_current else 1j) * imag)[tile]
+    A = np.empty(real.shape, dtype=np.complex128)
+    A.real, A.imag = -real, -imag if names.is_current else imag  # either may be inf
+    A = A[tile]
     step = arrays[names.step].reshape(names.heads, -1)
     dt = np.broadcast_to(transformed(settings.dt_transform or "", step), A.shape)
     if settings.bandlimit is not None:
