@@ -16,13 +16,14 @@ import numpy as np
 
 from ssmred.certify.graph import NetworkGraph, Node
 from ssmred.certify.inputs import InputSet
-from ssmred.certify.responses import check_layer, count_states, h2_sizes
-from ssmred.certify.rules_ssm import local_error, propagated_error, with_injected
+from ssmred.certify.layer_forms import check_layer, count_states
+from ssmred.certify.responses import h2_sizes
+from ssmred.certify.rules_ssm import local_error, local_size, propagated_error, with_injected
 from ssmred.certify.rules_table import apply_rule, check_rules
 from ssmred.certify.values import Value, norm, up
 from ssmred.checks import check_horizon
 from ssmred.errors import CertificateError, message
-from ssmred.systems import DiagonalSystem
+from ssmred.systems.linear import LinearSystem
 
 __all__ = ["ChainBound", "LayerBound", "LayerError", "layer_bounds", "network_bound"]
 
@@ -103,15 +104,15 @@ class ChainBound:
 
 
 def layer_bounds(
-    original: Mapping[str, DiagonalSystem] | Sequence[DiagonalSystem],
-    reduced: Mapping[str, DiagonalSystem] | Sequence[DiagonalSystem],
+    original: Mapping[str, LinearSystem] | Sequence[LinearSystem],
+    reduced: Mapping[str, LinearSystem] | Sequence[LinearSystem],
     horizon: int | None,
 ) -> tuple[LayerError, ...]:
     """Return the h2 error of every layer, absolute and relative.
 
     Parameters
     ----------
-    original, reduced : mapping or sequence of DiagonalSystem
+    original, reduced : mapping or sequence of DiagonalSystem or DenseSystem
         Layers by name, or in order (then named by their position).
     horizon : int or None
         Number of samples; None for an infinite horizon.
@@ -153,7 +154,7 @@ def _named(systems: Mapping[str, Any] | Sequence[Any]) -> dict[str, Any]:
 
 
 def _layer_error(
-    name: str, original: DiagonalSystem, reduced: DiagonalSystem, horizon: int | None
+    name: str, original: LinearSystem, reduced: LinearSystem, horizon: int | None
 ) -> LayerError:
     check_layer(original, "layer_bounds")
     check_layer(reduced, "layer_bounds")
@@ -248,11 +249,12 @@ def _downstream(
     position: int,
     sup: np.ndarray,
     features: np.ndarray,
+    size: float,
 ) -> float:
     """Return the output error of an error at one layer's output, carried on by the original."""
     values = dict(ranges)
     name = original.nodes[position].name
-    values[name] = with_injected(ranges[name], sup, features)
+    values[name] = with_injected(ranges[name], sup, features, size)
     return _output_bound(_run(original, values, position + 1))
 
 
@@ -262,7 +264,7 @@ def _tiny_weight(original: NetworkGraph, ranges: dict[str, Value], position: int
     reach = float(np.max(np.where(np.isfinite(value.magnitude), value.magnitude, 0.0), initial=0.0))
     tiny = TINY_INJECTION * (reach if reach > 0.0 else 1.0)
     each = np.full(value.shape, tiny / math.sqrt(max(1, value.lo.size)))
-    return _downstream(original, ranges, position, each, each) / tiny
+    return _downstream(original, ranges, position, each, each, float(norm(each))) / tiny
 
 
 def network_bound(
@@ -324,12 +326,13 @@ def network_bound(
             continue
         with np.errstate(all="ignore"):
             sup, features = local_error(node, ranges[node.inputs[0]])
+            size = local_size(node, ranges[node.inputs[0]])
         part = 0.0
         if np.any(features > 0.0):
-            part = _downstream(original, ranges, position, sup, features)
+            part = _downstream(original, ranges, position, sup, features, size)
         parts += part
         if weights:
-            layers.append(_layer_bound(original, ranges, position, node, features, part))
+            layers.append(_layer_bound(original, ranges, position, node, size, part))
     bound = min(_output_bound(output), float(up(parts, len(graph.ssm_nodes))))
     return ChainBound(bound, tuple(layers), output)
 
@@ -339,14 +342,13 @@ def _layer_bound(
     ranges: dict[str, Value],
     position: int,
     node: Node,
-    features: np.ndarray,
+    error: float,
     part: float,
 ) -> LayerBound:
     """Return the report on one layer."""
     length = ranges[node.inputs[0]].length
     horizon = int(length) if math.isfinite(length) else None
     alone = _layer_error(node.name, node.params["system"], node.params["reduced"], horizon)
-    error = float(norm(features))
     measured = 0.0 < error < math.inf  # else nothing is reduced, or the horizon is infinite
     weight = part / error if measured else _tiny_weight(original, ranges, position)
     return LayerBound(

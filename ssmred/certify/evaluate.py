@@ -14,6 +14,7 @@ from scipy.fft import next_fast_len
 from scipy.special import erf, expit
 
 from ssmred.certify.graph import NetworkGraph, Node
+from ssmred.certify.layer_forms import has_diagonal_channels
 from ssmred.errors import ShapeError, UnsupportedOperationError, message
 
 __all__ = ["can_evaluate", "evaluate", "node_values"]
@@ -123,8 +124,12 @@ def _embedding(node: Node, tokens: np.ndarray) -> np.ndarray:
 
 @_computes("ssm")
 def _ssm(node: Node, u: np.ndarray) -> np.ndarray:
-    """Convolve with ``h_k = Re(sum_i c_i b_i l_i^k)``, ``D`` added to ``h_0``."""
-    system = node.param("system").with_recurrence("post-update")
+    """Convolve with ``h_k = Re(sum_i c_i b_i l_i^k)``, ``D`` added to ``h_0``, or run the steps."""
+    system = node.param("system")
+    if not has_diagonal_channels(system):
+        if system.batch_shape == (1,):  # one system for all channels
+            return system.simulate(u.T)[0].T
+        return system.simulate(u[..., None])[..., 0]
     steps = u.shape[-1]
     block = int(np.ceil(np.sqrt(steps)))  # l^(p block + q) = l^(p block) l^q
     low = system.poles[..., None] ** np.arange(block)
@@ -226,6 +231,19 @@ def _slice(node: Node, x: np.ndarray) -> np.ndarray:
 @_computes("concat")
 def _concat(node: Node, *x: np.ndarray) -> np.ndarray:
     return np.concatenate(x, axis=node.param("axis"))
+
+
+@_computes("reverse")
+def _reverse(node: Node, x: np.ndarray) -> np.ndarray:
+    return np.flip(x, node.param("axis"))
+
+
+@_computes("delay")
+def _delay(node: Node, x: np.ndarray) -> np.ndarray:
+    axis, steps = node.param("axis"), node.param("steps", 1)
+    late = np.moveaxis(np.zeros_like(x), axis, 0)
+    late[steps:] = np.moveaxis(x, axis, 0)[: max(len(late) - steps, 0)]
+    return np.moveaxis(late, 0, axis)
 
 
 @_computes("permute")

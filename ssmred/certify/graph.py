@@ -18,7 +18,8 @@ input        shape (sample shape, the time axis written as 1); optional tokens (
 linear       weight (out, in), optional bias (out,): acts on the last axis
 conv1d       weight (out, in) or (out, in, 1), optional bias: kernel size 1, acts on axis 0
 embedding    weight (tokens, features): appends a feature axis
-ssm          system: batched real-output post-update DiagonalSystem, channels on axis 0, then time
+ssm          system: H real post-update channels (batch (H,), diagonal or dense) or one real
+             DiagonalSystem with m inputs and p outputs (batch (1,)); channels on axis 0, then time
 gelu         approximate "none" (default) or "tanh"
 relu, silu, tanh, sigmoid, identity (Dropout in eval), none
 glu          axis (default -1): first half times the sigmoid of the second half
@@ -31,6 +32,8 @@ mean, max    axis (int or tuple), keepdim (False)
 last         axis (the time axis); select: axis, index (one entry of an axis)
 slice        axis, start (0), stop (None), step (1): a piece of an axis
 concat       axis: any number of inputs
+reverse      axis: from its end to its beginning
+delay        axis (the time axis), steps (1): zeros come first, the last steps go
 permute      order (of the sample axes)
 reshape      shape (sample shape of the output, the time axis written as 1)
 unsqueeze    axis (position in the output); squeeze: axis

@@ -1,4 +1,4 @@
-"""Measure state-space layers: the gains that the rule of a layer needs, per channel.
+"""Measure state-space layers: the gains that the rule of a layer needs.
 
 A layer on a finite horizon is its first T impulse-response samples; gains, differences and step
 responses are taken from them. The difference of two systems that share poles is formed from the
@@ -17,11 +17,14 @@ from typing import Any
 
 import numpy as np
 
+from ssmred.certify.coupled import CoupledGains, coupled_gains, endless_gains
+from ssmred.certify.layer_forms import check_layer, has_diagonal_channels, layer_width
 from ssmred.certify.values import EPS, norm, up
 from ssmred.checks import check_finite
 from ssmred.errors import ShapeError, message
 from ssmred.kernels.compensated import fill_difference_response
 from ssmred.norms import (
+    difference_response,
     h2_error,
     h2_norm,
     impulse_l1_gain,
@@ -29,9 +32,12 @@ from ssmred.norms import (
     l1_gain_error,
     l2_gain_error,
 )
-from ssmred.systems import DiagonalSystem
+from ssmred.norms.dense_gain import dense_samples
+from ssmred.systems import DenseSystem, DiagonalSystem
+from ssmred.systems.conversions import difference_of
+from ssmred.systems.linear import LinearSystem
 
-__all__ = ["LayerGains", "count_states", "layer_gains", "reduction_gains"]
+__all__ = ["LayerGains", "layer_gains", "reduction_gains"]
 
 LARGEST = 1e280  # terms above it are near the splitting limit of error-free products
 CACHED_LAYERS = 128  # gains kept; a search asks for the same original layers again and again
@@ -73,45 +79,19 @@ class LayerGains:
         return getattr(self, key)[:, None]
 
 
-def check_layer(system: Any, where: str) -> DiagonalSystem:
-    """Return ``system`` if it is a batch of real post-update channels, as a layer is imported."""
-    fits = (
-        isinstance(system, DiagonalSystem)
-        and len(system.batch_shape) == 1
-        and system.is_real
-        and system.recurrence == "post-update"
-        and system.is_discrete
-        and system.inputs == system.outputs == 1
-    )
-    if not fits:
-        raise ShapeError(
-            message(
-                where,
-                "a layer's system has the wrong form",
-                expected="a DiagonalSystem with poles (H, n), one input and one output, real "
-                "outputs, post-update recurrence, discrete time",
-                got=f"{system!r}",
-                cure="Import it with ssmred.networks, which brings layers into this form.",
-            )
-        )
-    return system
+Gains = LayerGains | CoupledGains
 
 
-def count_states(system: DiagonalSystem) -> int:
-    """Return the real state dimension of a layer, padding not counted.
-
-    A mode whose pole, B and C all vanish is padding of a ragged order; any other counts, and
-    twice where it is complex.
-    """
-    padding = (system.poles == 0) & (system.B[..., 0] == 0) & (system.C[..., 0, :] == 0)
-    per_mode = 2 if system.states == 2 * system.order else 1
-    return int(per_mode * np.count_nonzero(~padding))
+def is_coupled(system: LinearSystem) -> bool:
+    """Tell whether the channels of a layer share one state."""
+    return isinstance(system, DiagonalSystem) and not has_diagonal_channels(system)
 
 
-def fingerprint(system: DiagonalSystem) -> bytes:
+def fingerprint(system: LinearSystem) -> bytes:
     """Return a hash of a system's data."""
-    digest = hashlib.blake2b(digest_size=16)
-    for array in (system.poles, system.B, system.C, system.D):
+    digest = hashlib.blake2b(system.recurrence.encode(), digest_size=16)
+    state = system.poles if isinstance(system, DiagonalSystem) else system.to_dense().A
+    for array in (state, system.B, system.C, system.D):
         digest.update(repr((array.shape, array.dtype.str)).encode())
         digest.update(np.ascontiguousarray(array))
     return digest.digest()
@@ -127,13 +107,13 @@ def _remembered(key: Any, make: Callable[[], Any]) -> Any:
     return _known[key]
 
 
-def layer_gains(system: DiagonalSystem, horizon: int | None) -> LayerGains:
-    """Return the gains of a layer's channels.
+def layer_gains(system: LinearSystem, horizon: int | None) -> Gains:
+    """Return the gains of a layer.
 
     Parameters
     ----------
-    system : DiagonalSystem
-        H real-output post-update channels.
+    system : DiagonalSystem or DenseSystem
+        H real channels by themselves, or one state that they share; see `layer_forms`.
     horizon : int or None
         Number of samples; None for an infinite horizon.
 
@@ -144,57 +124,62 @@ def layer_gains(system: DiagonalSystem, horizon: int | None) -> LayerGains:
     """
     check_layer(system, "layer_gains")
 
-    def make() -> LayerGains:
+    def make() -> Gains:
         if horizon is None:
-            return _infinite_gains(system, _no_modes(system))
-        return _finite_gains(*_response(system, horizon))
+            return _infinite_gains(system, None)
+        return _finite_gains(system, *_response(system, horizon))
 
     return _remembered((fingerprint(system), horizon), make)
 
 
 def reduction_gains(
-    original: DiagonalSystem, reduced: DiagonalSystem, horizon: int | None
-) -> tuple[LayerGains, LayerGains]:
+    original: LinearSystem, reduced: LinearSystem, horizon: int | None
+) -> tuple[Gains, Gains]:
     """Return the gains of the difference ``original - reduced`` and of ``reduced``.
 
     Parameters
     ----------
-    original, reduced : DiagonalSystem
-        Real-output post-update channels, equally many; orders may differ, poles may be shared.
+    original, reduced : DiagonalSystem or DenseSystem
+        Equally many real channels by themselves, diagonal or dense, or two shared states; orders
+        may differ, poles may be shared.
     horizon : int or None
         Number of samples; None for an infinite horizon.
     """
     check_layer(original, "reduction_gains")
     check_layer(reduced, "reduction_gains")
-    if original.batch_shape != reduced.batch_shape:
+    alike = is_coupled(original) == is_coupled(reduced)
+    if not alike or layer_width(original) != layer_width(reduced):
         raise ShapeError(
             message(
                 "reduction_gains",
-                "the layers have different numbers of channels",
-                expected=str(original.batch_shape),
-                got=str(reduced.batch_shape),
+                "the layers have different numbers of channels, or share states in one only",
+                expected=f"{original!r}",
+                got=f"{reduced!r}",
             )
         )
     first, second = fingerprint(original), fingerprint(reduced)
     if first == second:
-        zero = np.zeros(original.batch_shape)
-        return LayerGains(*[zero] * 6), layer_gains(reduced, horizon)
+        nothing: Gains = LayerGains(*[np.zeros(original.batch_shape)] * 6)
+        if is_coupled(original):
+            nothing = CoupledGains.zero(original.outputs, original.inputs)
+        return nothing, layer_gains(reduced, horizon)
 
-    def make() -> tuple[LayerGains, LayerGains]:
+    def make() -> tuple[Gains, Gains]:
         if horizon is None:
-            alone = _infinite_gains(reduced, _no_modes(reduced))
-            return _infinite_gains(original, reduced), alone
-        h, noise = _response(original, horizon)
+            return _infinite_gains(original, reduced), layer_gains(reduced, horizon)
         difference, extra = _difference_response(original, reduced, horizon)
+        if not (has_diagonal_channels(original) and has_diagonal_channels(reduced)):
+            return _finite_gains(original, difference, extra), layer_gains(reduced, horizon)
+        h, noise = _response(original, horizon)
         rounded = EPS * (np.sum(np.abs(h), axis=-1) + np.sum(np.abs(difference), axis=-1))
-        alone = _finite_gains(h - difference, up(noise + extra + rounded, horizon + 4))
-        return _finite_gains(difference, extra), alone
+        alone = _finite_gains(original, h - difference, up(noise + extra + rounded, horizon + 4))
+        return _finite_gains(original, difference, extra), alone
 
     return _remembered((first, second, horizon), make)
 
 
 def h2_sizes(
-    original: DiagonalSystem, reduced: DiagonalSystem, horizon: int | None
+    original: LinearSystem, reduced: LinearSystem, horizon: int | None
 ) -> tuple[float, float]:
     """Return the h2 norms of a layer and of ``original - reduced``, over all channels.
 
@@ -216,15 +201,26 @@ def h2_sizes(
     return _remembered(key, make)
 
 
-def _no_modes(system: DiagonalSystem) -> DiagonalSystem:
+def _no_modes(system: LinearSystem) -> DiagonalSystem:
     """Return the zero layer with as many channels."""
-    H = system.poles.shape[0]
-    empty = np.zeros((H, 0))
-    return system.replace(poles=empty, B=empty[:, :, None], C=empty[:, None, :], D=np.zeros(H))
+    H, p, m = system.batch_shape[0], system.outputs, system.inputs
+    return DiagonalSystem(
+        np.zeros((H, 0)),
+        np.zeros((H, 0, m)),
+        np.zeros((H, p, 0)),
+        np.zeros((H, p, m)),
+        system.dt,
+        recurrence=system.recurrence,
+        real_output=True,
+    )
 
 
-def _infinite_gains(original: DiagonalSystem, reduced: DiagonalSystem) -> LayerGains:
-    """Return the gains of the difference over an infinite horizon."""
+def _infinite_gains(original: LinearSystem, reduced: LinearSystem | None) -> Gains:
+    """Return the gains of a layer, or of a difference, over an infinite horizon."""
+    if is_coupled(original):
+        return endless_gains(original, reduced)  # pyright: ignore
+    if reduced is None:
+        reduced = _no_modes(original)
     l1 = np.asarray(l1_gain_error(original, reduced, horizon=None))
     l2 = np.minimum(l2_gain_error(original, reduced, horizon=None), l1)
     # the h2 norm is no upper bound against its own rounding; the l2 gain is one, and is larger
@@ -241,19 +237,54 @@ def _geometric(poles: np.ndarray, horizon: int) -> np.ndarray:
     return np.where(radius <= 1.0, bounded, growing)
 
 
-def _response(system: DiagonalSystem, horizon: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return ``h`` (H, T) and, per channel, a bound on ``sum_k |rounding_k|``; remembered."""
-    key = ("response", fingerprint(system), horizon)
-    return _remembered(key, lambda: _difference_response(system, _no_modes(system), horizon))
+def _response(system: LinearSystem, horizon: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return ``h`` (..., T) and, per entry, a bound on ``sum_k |rounding_k|``; remembered.
+
+    Entries are the H channels, or the p outputs times m inputs of a shared state.
+    """
+
+    def make() -> tuple[np.ndarray, np.ndarray]:
+        if isinstance(system, DiagonalSystem):
+            return _difference_response(system, _no_modes(system), horizon)
+        samples = dense_samples(system.to_dense(), horizon, "network_bound")
+        return samples.values[..., 0, 0], samples.extra
+
+    return _remembered(("response", fingerprint(system), horizon), make)
 
 
 def _difference_response(
+    original: LinearSystem, reduced: LinearSystem, horizon: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return ``h - h^`` (..., T) and, per entry, a bound on ``sum_k |rounding_k|``.
+
+    Diagonal channels: every sample is correct to one rounding and 2^-90 of the terms it is the sum
+    of. A shared state: correct to some roundings of its terms, read-outs of equal poles being
+    differenced first. Dense channels: two responses, or one of equal matrices.
+    """
+    if is_coupled(original) and is_coupled(reduced):
+        values, noise = difference_response(original, reduced, horizon)  # pyright: ignore
+        return np.ascontiguousarray(np.moveaxis(values[0], 0, -1)), up(noise[0], 4)
+    if not (has_diagonal_channels(original) and has_diagonal_channels(reduced)):
+        return _dense_difference(original, reduced, horizon)
+    return _channel_difference(original, reduced, horizon)  # pyright: ignore
+
+
+def _dense_difference(
+    original: LinearSystem, reduced: LinearSystem, horizon: int
+) -> tuple[np.ndarray, np.ndarray]:
+    first, second = original, reduced
+    if isinstance(first, DenseSystem) and isinstance(second, DenseSystem):
+        alike = first.recurrence == second.recurrence and np.array_equal(first.A, second.A)
+        if alike and (np.array_equal(first.B, second.B) or np.array_equal(first.C, second.C)):
+            return _response(difference_of(first, second, "network_bound"), horizon)
+    (h, noise), (g, extra) = (_response(system, horizon) for system in (first, second))
+    gap = h - g
+    return gap, up(noise + extra + EPS * np.sum(np.abs(gap), axis=-1), horizon + 4)
+
+
+def _channel_difference(
     original: DiagonalSystem, reduced: DiagonalSystem, horizon: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return ``h - h^`` (H, T) and, per channel, a bound on ``sum_k |rounding_k|``.
-
-    Every sample is correct to one rounding and 2^-90 of the terms it is the sum of.
-    """
     h = np.empty((original.poles.shape[0], horizon))
     columns = [
         np.ascontiguousarray(array)
@@ -274,8 +305,10 @@ def _difference_response(
     return h, up(noise, horizon + 8)
 
 
-def _finite_gains(h: np.ndarray, noise: np.ndarray) -> LayerGains:
-    """Return the gains of responses (H, T) known up to ``sum_k |rounding_k| <= noise``."""
+def _finite_gains(system: LinearSystem, h: np.ndarray, noise: np.ndarray) -> Gains:
+    """Return the gains of responses (..., T) known up to ``sum_k |rounding_k| <= noise``."""
+    if is_coupled(system):
+        return coupled_gains(h, noise)
     horizon = h.shape[-1]
     size = np.abs(h)
     l1 = up(impulse_l1_gain(h) + noise)

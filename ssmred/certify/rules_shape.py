@@ -100,6 +100,23 @@ def permute(node: Node, x: Value) -> Value:
     return _mapped(x, lambda array: np.transpose(array, order), axes)
 
 
+@rule("reverse")
+def reverse(node: Node, x: Value) -> Value:
+    """Run an axis from its end to its beginning (lemma 12)."""
+    axis = int(node.params["axis"]) % len(x.shape)
+    if x.axes[axis] == "time":  # the same numbers at other times
+        return x
+    return _mapped(x, lambda array: np.flip(array, axis), x.axes)
+
+
+@rule("delay")
+def delay(node: Node, x: Value) -> Value:
+    """Shift a signal in time; zeros come first and the last steps are lost (lemma 12)."""
+    facts = x.facts()
+    facts["lo"], facts["hi"] = np.minimum(x.lo, 0.0), np.maximum(x.hi, 0.0)
+    return Value(axes=x.axes, **facts)
+
+
 @rule("unsqueeze")
 def unsqueeze(node: Node, x: Value) -> Value:
     """Insert a unit axis."""

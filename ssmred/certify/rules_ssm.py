@@ -11,22 +11,38 @@ import math
 
 import numpy as np
 
+from ssmred.certify.coupled import CoupledGains, carried
 from ssmred.certify.graph import Node
-from ssmred.certify.responses import LayerGains, layer_gains, reduction_gains
+from ssmred.certify.layer_forms import layer_width
+from ssmred.certify.responses import Gains, layer_gains, reduction_gains
 from ssmred.certify.rules_table import rule
 from ssmred.certify.values import Value, norm, outward, times, up
 from ssmred.errors import ShapeError, message
 
-__all__ = ["local_error", "propagated_error"]
+__all__ = ["local_error", "local_size", "propagated_error", "with_injected"]
 
 
 def _horizon(x: Value) -> int | None:
     return int(x.length) if math.isfinite(x.length) else None
 
 
-def _entries(gains: LayerGains, x: Value) -> tuple[np.ndarray, np.ndarray]:
-    """Return bounds on the sup and on the 2-norm of every channel's output for inputs like x^."""
+def _entries(gains: Gains, x: Value) -> tuple[np.ndarray, np.ndarray]:
+    """Return bounds on the sup and on the 2-norm of every output for inputs like x^."""
     center, radius = np.abs(x.center), x.radius
+    if isinstance(gains, CoupledGains):
+        sup = np.minimum(
+            up(carried(gains.step, center) + carried(gains.l1, radius)),
+            carried(gains.h2, x.l2_features),
+        )
+        swing = times(x.root_steps, radius)
+        l2 = np.minimum(
+            carried(gains.l2, x.l2_features),
+            up(carried(gains.step_l2, center) + carried(gains.l2, swing)),
+        )
+        return (
+            np.minimum(sup, times(gains.h2_rows[:, None], x.l2)),
+            np.minimum(l2, times(gains.l2_rows[:, None], x.l2)),
+        )
     sup = np.minimum(
         up(times(center, gains.column("step")) + times(radius, gains.column("l1"))),
         times(x.l2_features, gains.column("h2")),
@@ -64,23 +80,41 @@ def local_error(node: Node, x: Value) -> tuple[np.ndarray, np.ndarray]:
 
     Returns
     -------
-    sup, l2 : (H, 1) float64
+    sup, l2 : (outputs, 1) float64
     """
     reduced = node.param("reduced")
     if reduced is None:
-        return np.zeros(x.shape), np.zeros(x.shape)
+        nothing = np.zeros((layer_width(node.params["system"])[1], 1))
+        return nothing, nothing
     difference, _ = reduction_gains(node.params["system"], reduced, _horizon(x))
     return _entries(difference, x)
+
+
+def local_size(node: Node, x: Value) -> float:
+    """Return a bound on the 2-norm of ``(S - S^) v^`` over time and all outputs together.
+
+    Not below that of the outputs one by one where the channels do not share a state.
+    """
+    reduced = node.param("reduced")
+    if reduced is None:
+        return 0.0
+    difference, _ = reduction_gains(node.params["system"], reduced, _horizon(x))
+    whole = float(norm(_entries(difference, x)[1]))
+    if isinstance(difference, CoupledGains):
+        whole = min(whole, float(times(difference.l2_whole, x.l2)))
+    return whole
 
 
 def propagated_error(node: Node, x: Value) -> Value:
     """Return the range of the reduced layer's output and the error ``S (v - v^)`` alone."""
     system = node.params["system"]
-    _check_input(node, x, system.poles.shape[0])
+    _check_input(node, x, layer_width(system)[0])
     horizon = _horizon(x)
     original = layer_gains(system, horizon)
     reduced = node.param("reduced")
     gains = original if reduced is None else reduction_gains(system, reduced, horizon)[1]
+    if isinstance(gains, CoupledGains) and isinstance(original, CoupledGains):
+        return _propagated_coupled(gains, original, x)
     center, radius = x.center, x.radius
     ends = center * gains.column("step_lo"), center * gains.column("step_hi")
     spread = times(radius, gains.column("l1"))
@@ -103,6 +137,33 @@ def propagated_error(node: Node, x: Value) -> Value:
     )
 
 
+def _propagated_coupled(gains: CoupledGains, original: CoupledGains, x: Value) -> Value:
+    """Return the same for channels that share a state."""
+    center = x.center[:, 0]
+    ends = center * gains.step_lo, center * gains.step_hi
+    spread = carried(gains.l1, x.radius)
+    scale = carried(gains.step, np.abs(x.center)) + spread
+    middle = (np.sum(pick(*ends), axis=1, keepdims=True) for pick in (np.minimum, np.maximum))
+    lo, hi = middle
+    lo, hi = outward(lo - spread, hi + spread, scale, center.size + 2)
+    sup, l2 = _entries(gains, x)
+    error_sup = np.minimum(
+        carried(original.l1, x.error_sup), carried(original.h2, x.error_features)
+    )
+    error_features = carried(original.l2, x.error_features)
+    return Value(
+        np.maximum(lo, -sup),
+        np.minimum(hi, sup),
+        x.axes,
+        x.length,
+        l2=float(times(gains.l2_whole, x.l2)),
+        l2_features=l2,
+        error_sup=np.minimum(error_sup, times(original.h2_rows[:, None], x.error_l2)),
+        error_features=np.minimum(error_features, times(original.l2_rows[:, None], x.error_l2)),
+        error_l2=float(times(original.l2_whole, x.error_l2)),
+    )
+
+
 @rule("ssm")
 def ssm(node: Node, x: Value) -> Value:
     """Pass a signal through a state-space layer that may be reduced."""
@@ -110,14 +171,17 @@ def ssm(node: Node, x: Value) -> Value:
     if node.param("reduced") is None:
         return result
     sup, features = local_error(node, x)
-    return with_injected(result, sup, features)
+    return with_injected(result, sup, features, local_size(node, x))
 
 
-def with_injected(x: Value, sup: np.ndarray, features: np.ndarray) -> Value:
-    """Return the value with a further error of at most ``sup`` and ``features`` per feature."""
+def with_injected(x: Value, sup: np.ndarray, features: np.ndarray, size: float) -> Value:
+    """Return the value with a further error.
+
+    Of at most ``sup`` and ``features`` per feature, and ``size`` in the 2-norm of all together.
+    """
     return x.with_errors(
         error_sup=up(x.error_sup + np.minimum(sup, features)),
-        error_l2=float(up(x.error_l2 + norm(features))),
+        error_l2=float(up(x.error_l2 + size)),
         error_features=up(x.error_features + features),
         error_ball=x.error_ball.plus_box(features),
     )

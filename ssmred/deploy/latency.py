@@ -28,7 +28,7 @@ from ssmred.checks import check_integer
 from ssmred.deploy.latency_report import LatencyReport, Measurement, Spread
 from ssmred.deploy.memory import parameter_bytes, peak_forward_bytes
 from ssmred.errors import DataError, ShapeError, UnsupportedOperationError, message
-from ssmred.networks import ReducedSSM, StreamingNetwork, import_network
+from ssmred.networks import LinearFilter, StreamingNetwork, import_network
 
 __all__ = ["latency", "machine"]
 
@@ -186,8 +186,8 @@ def _variants(original: nn.Module, reduced: nn.Module) -> dict[str, nn.Module]:
     return {name: model.eval() for name, model in chosen.items()}
 
 
-def _cores(model: nn.Module) -> list[ReducedSSM]:
-    return [module for module in model.modules() if isinstance(module, ReducedSSM)]
+def _cores(model: nn.Module) -> list[LinearFilter]:
+    return [module for module in model.modules() if isinstance(module, LinearFilter)]
 
 
 def _checked_inputs(inputs: Any, model: nn.Module, where: str) -> torch.Tensor:
@@ -271,8 +271,7 @@ def _core_steps(
     for name in ("imported", "reduced"):
         cores = _cores(variants[name])
         values = [
-            torch.randn(len(batch), core.channels, generator=generator, dtype=kind)
-            for core in cores
+            torch.randn(len(batch), core.inputs, generator=generator, dtype=kind) for core in cores
         ]
         states = [core.initial_state(len(batch)) for core in cores]
 

@@ -12,6 +12,7 @@ from torch.nn.utils import parametrize
 from ssmred.certify.evaluate import can_evaluate, node_values
 from ssmred.certify.graph import NetworkGraph
 from ssmred.errors import ShapeError, UnsupportedOperationError, message
+from ssmred.networks.adapters.drop_in import cast_module
 from ssmred.networks.discovery import import_network, is_imported
 from ssmred.networks.translation import Translation, Wire
 
@@ -105,7 +106,7 @@ def _answers(
             try:
                 if dtype is not None:
                     _fix_parametrised(network)
-                    network.to(dtype)
+                    cast_module(network, dtype)
                 x = inputs.to(dtype) if floating else inputs
                 return run(network, x), run(network, x), tolerance
             except (RuntimeError, TypeError, ValueError) as error:

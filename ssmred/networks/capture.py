@@ -13,7 +13,8 @@ from torch import fx, nn
 
 from ssmred.errors import UnsupportedOperationError, message
 from ssmred.networks import inplace
-from ssmred.networks.reduced import ReducedSSM
+from ssmred.networks.filters import is_core
+from ssmred.networks.reversal import OneStepDelay
 
 __all__ = ["capture", "check_hooks", "place_of"]
 
@@ -43,7 +44,7 @@ class _Tracer(fx.Tracer):
         return inplace.WatchfulProxy(node, self)
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
-        if isinstance(m, ReducedSSM) or id(m) in self._leaves:
+        if is_core(m) or isinstance(m, OneStepDelay) or id(m) in self._leaves:
             return True
         return super().is_leaf_module(m, module_qualified_name)
 
@@ -58,7 +59,7 @@ def capture(
     model : nn.Module
         Called with one positional argument; never modified.
     is_leaf : callable
-        Says which modules to keep whole besides those of torch.nn and `ReducedSSM`.
+        Says which modules to keep whole besides those of torch.nn and the cores.
 
     Returns
     -------

@@ -17,16 +17,19 @@ from torch.nn import functional
 from ssmred.errors import CheckpointError, UnsupportedOperationError, message
 from ssmred.networks.adapters import adapter_for
 from ssmred.networks.adapters.plain import PlainS4D
+from ssmred.networks.adapters.s4d import S4DAdapter
 from ssmred.networks.capture import place_of
-from ssmred.networks.reduced import ReducedSSM
+from ssmred.networks.cores import CORES
+from ssmred.networks.filters import LinearFilter
+from ssmred.networks.reversal import OneStepDelay
 
 __all__ = ["declare", "rebuild"]
 
 _OPERATORS = "add sub mul truediv floordiv mod neg pow matmul getitem iadd isub imul itruediv"
 _TORCH = """
-abs add amax amin arange cat chunk clamp clone concat div einsum exp eye flatten full full_like log
-log1p log_softmax matmul max maximum mean min minimum mul narrow neg ones ones_like permute pow relu
-reshape rsqrt rsub select sigmoid softmax split sqrt square squeeze stack sub sum swapaxes tanh
+abs add amax amin arange cat chunk clamp clone concat div einsum exp eye flatten flip full full_like
+log log1p log_softmax matmul max maximum mean min minimum mul narrow neg ones ones_like permute pow
+relu reshape rsqrt rsub select sigmoid softmax split sqrt square squeeze stack sub sum swapaxes tanh
 transpose unbind unsqueeze where zeros zeros_like
 """
 _FUNCTIONAL = """
@@ -35,9 +38,9 @@ leaky_relu linear log_softmax mish pad relu sigmoid silu softmax softplus tanh
 """
 _METHODS = """
 abs add add_ amax amin chunk clamp clone contiguous detach dim div div_ double exp expand flatten
-float index_select log_softmax long max mean min movedim mul mul_ narrow neg numel permute pow relu
-relu_ repeat reshape select sigmoid size softmax split sqrt square squeeze sub sub_ sum swapaxes t
-tanh to transpose type_as unbind unflatten unsqueeze view
+flip float index_select log_softmax long max mean min movedim mul mul_ narrow neg numel permute pow
+relu relu_ repeat reshape select sigmoid size softmax split sqrt square squeeze sub sub_ sum
+swapaxes t tanh to transpose type_as unbind unflatten unsqueeze view
 """
 
 FUNCTIONS: dict[str, Any] = {
@@ -88,6 +91,7 @@ MODULES: dict[str, tuple[type[nn.Module], tuple[str, ...]]] = {
             (kind, ("p", "inplace"))
             for kind in (nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout)
         ),
+        (OneStepDelay, ()),
         (nn.Flatten, ("start_dim", "end_dim")),
         (nn.Unflatten, ("dim", "unflattened_size")),
         (nn.AdaptiveAvgPool1d, _POOLED),
@@ -178,8 +182,11 @@ def _rebuild(declared: dict[str, Any]) -> fx.GraphModule:
 
 def _declare_module(module: nn.Module, path: str) -> dict[str, Any]:
     kind = type(module).__name__
-    if isinstance(module, ReducedSSM):
-        return {"kind": "ReducedSSM", "settings": {}}
+    if isinstance(module, LinearFilter) and type(module) in CORES.values():
+        described = {"kind": kind, "settings": module._settings()}
+        if module.stands_for is not None:
+            described["stands_for"] = list(module.stands_for)
+        return described
     known = MODULES.get(kind)
     if known is not None and type(module) is known[0]:
         settings = {name: getattr(module, name) for name in known[1]}
@@ -191,7 +198,7 @@ def _declare_module(module: nn.Module, path: str) -> dict[str, Any]:
             name: _declare_module(m, f"{path}.{name}") for name, m in module.named_children()
         }
         return {"kind": "Sequential", "members": members}
-    if adapter_for(module) is not None:
+    if isinstance(adapter_for(module), S4DAdapter):
         plain = PlainS4D.like(module)
         children = {
             name: _declare_module(child, f"{path}.{name}") for name, child in plain.reused.items()
@@ -207,8 +214,11 @@ def _declare_module(module: nn.Module, path: str) -> dict[str, Any]:
 
 def _rebuild_module(described: dict[str, Any]) -> nn.Module:
     kind = described["kind"]
-    if kind == "ReducedSSM":
-        return ReducedSSM([0])
+    if kind in CORES:
+        core = CORES[kind]._blank(**described["settings"])
+        if "stands_for" in described:
+            core.hide([str(key) for key in described["stands_for"]])
+        return core
     members = {name: _rebuild_module(m) for name, m in described.get("members", {}).items()}
     if kind == "Sequential":
         sequence = nn.Sequential()

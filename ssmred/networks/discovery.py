@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, cast
 
-import numpy as np
 import torch
 from torch import nn
 
 from ssmred.errors import CheckpointError, UnsupportedOperationError, message
-from ssmred.networks.adapters import Adapter, adapter_for
+from ssmred.networks.adapters import Adapter, adapter_for, known_families
 from ssmred.networks.capture import capture, check_hooks
-from ssmred.networks.reduced import ReducedSSM
-from ssmred.systems import DiagonalSystem
+from ssmred.networks.cores import check_core, core_like, full_core, largest_order
+from ssmred.networks.filters import LinearFilter, holds_place, is_core
+from ssmred.systems.linear import LinearSystem
 
 __all__ = [
     "FoundLayer",
@@ -30,11 +31,8 @@ __all__ = [
     "with_systems",
 ]
 
-CORE = "core"
-"""Attribute of a drop-in block that holds its ReducedSSM."""
-
-CHECKED_SAMPLES = 40
-"""Samples of a new core's kernel that are compared with the response of its system."""
+CORE, BACKWARD = "core", "backward"
+"""Attributes of a drop-in block that hold its filters."""
 
 WHOLE = "model"
 """Name of the only layer of a network that is itself a layer."""
@@ -42,17 +40,17 @@ WHOLE = "model"
 
 @dataclass(frozen=True, eq=False)
 class FoundLayer:
-    """Hold one state-space layer of a network.
+    """Hold one state-space layer of a network, or one filter of a layer imported already.
 
     Attributes
     ----------
     name : str
-        The layer's name, in certificates too.
+        The layer's name.
     path : str
         Path of the module in the network.
     module : nn.Module
     adapter : Adapter or None
-        None for a `ReducedSSM`, which needs no translation.
+        None for a core, which needs no translation.
     """
 
     name: str
@@ -60,40 +58,51 @@ class FoundLayer:
     module: nn.Module
     adapter: Adapter | None
 
-    def to_system(self) -> DiagonalSystem:
-        """Return the layer's channels as one batched post-update system."""
-        if isinstance(self.module, ReducedSSM):
-            return self.module.to_system()
+    def to_systems(self) -> dict[str, LinearSystem]:
+        """Return the layer's systems by the names of its filters, in certificates too."""
+        if isinstance(self.module, LinearFilter):
+            return {self.name: self.module.to_system()}
         try:
-            return self.adapter.to_system(self.module)
+            systems = self.adapter.to_systems(self.module)
         except CheckpointError as error:
             raise CheckpointError(f"layer {self.name}: {error}") from error
+        if CORE not in systems or set(systems) - {CORE, BACKWARD}:
+            raise CheckpointError(
+                message(
+                    f"layer {self.name}",
+                    f"the adapter for {self.adapter.family!r} names its filters otherwise",
+                    expected=f"{CORE!r}, and {BACKWARD!r} for one that runs backwards",
+                    got=f"{sorted(systems)}",
+                )
+            )
+        return {filter_name(self.name, core): system for core, system in systems.items()}
 
 
 @dataclass(frozen=True, eq=False)
 class ImportedLayer:
-    """Hold one layer of an imported network.
+    """Hold one linear filter of an imported network: a layer, or one direction of it.
 
     Attributes
     ----------
     name : str
-    system : DiagonalSystem
-        Its channels at full order.
+        The layer's name; ``<layer>.backward`` for a filter that runs backwards.
+    system : LinearSystem
+        At full order.
     core : str
-        Path of its `ReducedSSM` in the imported model.
+        Path of the filter in the imported model.
     states : int
-        Real states of all channels together; a mode counts as two.
+        Real states of all channels together; a complex mode counts as two.
     """
 
     name: str
-    system: DiagonalSystem
+    system: LinearSystem
     core: str
     states: int
 
 
 @dataclass(frozen=True, eq=False)
 class ImportedNetwork:
-    """Hold a copy of a network whose state-space layers are full-order `ReducedSSM` blocks.
+    """Hold a copy of a network whose state-space layers are full-order filters.
 
     Attributes
     ----------
@@ -107,11 +116,11 @@ class ImportedNetwork:
     layers: tuple[ImportedLayer, ...]
 
     @property
-    def systems(self) -> dict[str, DiagonalSystem]:
+    def systems(self) -> dict[str, LinearSystem]:
         """The full systems by layer name."""
         return {layer.name: layer.system for layer in self.layers}
 
-    def core(self, name: str, model: nn.Module | None = None) -> ReducedSSM:
+    def core(self, name: str, model: nn.Module | None = None) -> LinearFilter:
         """Return the core of a layer, of this model or of one made by `with_systems`."""
         path = next((layer.core for layer in self.layers if layer.name == name), None)
         if path is None:
@@ -122,7 +131,7 @@ class ImportedNetwork:
                     expected=f"one of {[layer.name for layer in self.layers]}",
                 )
             )
-        return cast(ReducedSSM, (self.model if model is None else model).get_submodule(path))
+        return cast(LinearFilter, (self.model if model is None else model).get_submodule(path))
 
     def with_systems(self, systems: Mapping[str, Any]) -> nn.Module:
         """Return a copy with reduced layers; see `ssmred.networks.with_systems`."""
@@ -136,9 +145,18 @@ def layer_name(path: str) -> str:
     --------
     >>> layer_name("layers.0.core"), layer_name("layers.0"), layer_name("core")
     ('layers.0', 'layers.0', 'model')
+    >>> layer_name("layers.0.backward"), layer_name("backward")
+    ('layers.0.backward', 'model.backward')
     """
+    if path == BACKWARD:
+        return f"{WHOLE}.{BACKWARD}"
     outer = path.removesuffix(CORE).removesuffix(".") if _is_core(path) else path
     return outer or WHOLE
+
+
+def filter_name(layer: str, core: str) -> str:
+    """Return the name of a layer's filter: the layer's own, or ``<layer>.backward``."""
+    return layer if core == CORE else f"{layer}.{core}"
 
 
 def find_layers(model: nn.Module) -> list[FoundLayer]:
@@ -159,7 +177,7 @@ def find_layers(model: nn.Module) -> list[FoundLayer]:
 
 
 def is_imported(model: nn.Module) -> bool:
-    """Tell whether all state-space layers of a network are `ReducedSSM` layers."""
+    """Tell whether all state-space layers of a network are imported or reduced ones."""
     return all(found.adapter is None for found in _found(model).values())
 
 
@@ -173,8 +191,8 @@ def _found(model: nn.Module) -> dict[str, FoundLayer]:
     for path, module in model.named_modules():
         if any(path.startswith(f"{outer}.") for outer in inside):
             continue
-        adapter = None if isinstance(module, ReducedSSM) else adapter_for(module)
-        if adapter is not None or isinstance(module, ReducedSSM):
+        adapter = None if is_core(module) else adapter_for(module)
+        if adapter is not None or is_core(module):
             found[path] = FoundLayer(layer_name(path), path, module, adapter)
             inside.append(path)
     if not found:
@@ -182,8 +200,7 @@ def _found(model: nn.Module) -> dict[str, FoundLayer]:
             message(
                 "find_layers",
                 f"{type(model).__name__} has no state-space layer that ssmred knows",
-                expected="minimal S4D layers (tensors D, C, log_dt, log_A_real, A_imag) or "
-                "ReducedSSM",
+                expected=f"layers of the families {known_families()}, or imported ones",
                 got=", ".join(sorted({type(m).__name__ for m in model.modules()})),
                 cure="Register an adapter for its layers with ssmred.networks.register_adapter.",
             )
@@ -192,7 +209,7 @@ def _found(model: nn.Module) -> dict[str, FoundLayer]:
 
 
 def import_network(model: nn.Module) -> ImportedNetwork:
-    """Return a copy of a network that runs on full-order `ReducedSSM` layers.
+    """Return a copy of a network that runs on full-order filters: `ReducedSSM` and its like.
 
     Parameters
     ----------
@@ -212,23 +229,31 @@ def import_network(model: nn.Module) -> ImportedNetwork:
         response of every layer is compared with its own kernel, and the drop-in with the layer.
     """
     check_weights(model, "import_network")
-    network = copy.deepcopy(model)
+    return import_in_place(copy.deepcopy(model))
+
+
+def import_in_place(network: nn.Module) -> ImportedNetwork:
+    """Import the layers of a network, which is changed; see `import_network`."""
     threads = torch.get_num_threads()
     layers = []
     for found in find_layers(network):
-        if not isinstance(found.module, ReducedSSM):  # the drop-in would lose them
+        if found.adapter is not None:  # the drop-in would lose them
             check_hooks(found.module, f"import_network: layer {found.name}")
-        system = found.to_system()
-        core = found.path
-        if not isinstance(found.module, ReducedSSM):
-            core = f"{found.path}.{CORE}" if found.path else CORE
-            full = ReducedSSM.from_system(system, kept=_everything(system))
-            _check_core(full, system, found.name)
-            full.to(next(found.module.parameters()).device)
-            block = found.adapter.to_block(found.module, full)
-            network = _replace(network, found.path, block)
-        states = network.get_submodule(core).states
-        layers.append(ImportedLayer(found.name, system, core, states))
+        systems = found.to_systems()
+        paths = {found.name: found.path}
+        if isinstance(found.module, LinearFilter):
+            _take_the_place(network, found.module)
+        if found.adapter is not None:
+            paths = {name: _core_path(found, name) for name in systems}
+            cores = {}
+            for name, system in systems.items():
+                full = full_core(system)
+                check_core(full, system, name)
+                cores[paths[name].rpartition(".")[2]] = full.to(_device(found.module))
+            network = _replace(network, found.path, found.adapter.to_block(found.module, cores))
+        for name, system in systems.items():
+            states = network.get_submodule(paths[name]).states
+            layers.append(ImportedLayer(name, system, paths[name], states))
     torch.set_num_threads(threads)  # Numba's thread pool changes what torch's libraries use
     return ImportedNetwork(network, tuple(layers))
 
@@ -239,9 +264,9 @@ def with_systems(imported: ImportedNetwork, systems: Mapping[str, Any]) -> nn.Mo
     Parameters
     ----------
     imported : ImportedNetwork
-    systems : mapping of str to (system, orders), system or ReducedSSM
+    systems : mapping of str to (system, orders), system or core
         By layer name: batched system whose channel h keeps its first ``orders[h]`` modes. Layers
-        that are not named stay as they are.
+        that are not named stay as they are. Another kind of system makes another kind of core.
 
     Raises
     ------
@@ -251,23 +276,23 @@ def with_systems(imported: ImportedNetwork, systems: Mapping[str, Any]) -> nn.Mo
     model = copy.deepcopy(imported.model)
     for name, wanted in systems.items():
         old = imported.core(name, model)
-        if isinstance(wanted, ReducedSSM):
+        if isinstance(wanted, LinearFilter):
             core = copy.deepcopy(wanted)
         else:
             system, orders = wanted if isinstance(wanted, tuple) else (wanted, None)
-            core = ReducedSSM.from_system(system, orders=orders)
-        if core.channels != old.channels:
+            core = core_like(old, system, orders)
+        if (core.inputs, core.outputs) != (old.inputs, old.outputs):
             raise CheckpointError(
                 message(
                     "with_systems",
                     f"layer {name} changes its width",
-                    expected=f"{old.channels} channels",
-                    got=f"{core.channels}",
+                    expected=f"{old.inputs} channels in, {old.outputs} out",
+                    got=f"{core.inputs} and {core.outputs}",
                 )
             )
-        _check_core(core, core.to_system(), name)
+        check_core(core, core.to_system(), name)
         path = next(layer.core for layer in imported.layers if layer.name == name)
-        model = _replace(model, path, core.to(old.poles.device).train(old.training))
+        model = _replace(model, path, core.to(_device(old)).train(old.training))
     return model
 
 
@@ -299,20 +324,30 @@ def export_plain(
     CheckpointError
         If the networks do not have the same layers, or a system cannot be written.
     """
-    systems = {found.name: found.to_system() for found in find_layers(reduced)}
+    systems: dict[str, LinearSystem] = {}
+    for found in find_layers(reduced):
+        systems |= found.to_systems()
     targets = find_layers(original)
-    if set(systems) != {found.name for found in targets}:
+    wanted = {
+        found.name: {
+            core: systems[filter_name(found.name, core)]
+            for core in (CORE, BACKWARD)
+            if filter_name(found.name, core) in systems
+        }
+        for found in targets
+    }
+    filters = {name for found in targets for name in found.to_systems()}
+    if filters != set(systems):
         raise CheckpointError(
             message(
                 "export_plain",
                 "the two networks do not have the same layers",
-                expected=f"{[found.name for found in targets]}",
+                expected=f"{sorted(filters)}",
                 got=f"{sorted(systems)}",
             )
         )
     if states is None:
-        orders = [ReducedSSM.from_system(s).orders.max(initial=1) for s in systems.values()]
-        states = 2 * int(max(orders))
+        states = max(largest_order(system) for system in systems.values())
     model = copy.deepcopy(original)
     tensors = reduced.state_dict()
     own = model.state_dict()
@@ -321,9 +356,17 @@ def export_plain(
             if own[key].shape == tensors[key].shape:
                 own[key].copy_(tensors[key])
     for found in targets:
+        if holds_place(found.module):
+            raise CheckpointError(
+                message(
+                    "export_plain",
+                    f"layer {found.name} of the original is a stored one without its class",
+                    cure="Pass the network as its own class makes it, with its weights.",
+                )
+            )
         if found.adapter is not None:
             layer = model.get_submodule(found.path)
-            plain = found.adapter.from_system(layer, systems[found.name], states=states)
+            plain = found.adapter.from_systems(layer, wanted[found.name], states=states)
             model = _replace(model, found.path, plain)
     return model
 
@@ -331,8 +374,9 @@ def export_plain(
 def check_weights(model: nn.Module, where: str) -> None:
     """Raise CheckpointError, naming the key, if a weight is nan or inf."""
     for key, tensor in model.state_dict().items():
-        floating = isinstance(tensor, torch.Tensor) and tensor.is_floating_point()
-        if floating and not bool(torch.isfinite(tensor).all()):
+        known = isinstance(tensor, torch.Tensor)
+        inexact = known and (tensor.is_floating_point() or tensor.is_complex())
+        if inexact and not bool(torch.isfinite(tensor).all()):
             raise CheckpointError(
                 message(
                     where,
@@ -347,26 +391,24 @@ def _is_core(path: str) -> bool:
     return path == CORE or path.endswith(f".{CORE}")
 
 
-def _everything(system: DiagonalSystem) -> Any:
-    return abs(system.poles) >= 0.0  # a mode with a zero read-out is a state all the same
+def _take_the_place(network: nn.Module, core: LinearFilter) -> None:
+    """Let a filter that stood in for a stored layer replace it: the layer's own tensors go."""
+    for key in core.stands_for or ():
+        owner, _, name = key.rpartition(".")
+        with contextlib.suppress(AttributeError):  # gone with the layer's other filter
+            delattr(network.get_submodule(owner), name)
+    core.stands_for = None
 
 
-def _check_core(core: ReducedSSM, system: DiagonalSystem, name: str) -> None:
-    """Raise CheckpointError unless a layer's own kernel is the response of its system."""
-    with torch.no_grad():
-        kernel = core.kernel(CHECKED_SAMPLES).cpu().numpy()
-    response = system.impulse_response(CHECKED_SAMPLES)[..., 0, 0]
-    sizes = np.abs(system.C[..., 0, :] * system.B[..., 0]).sum(axis=-1) + abs(system.D[..., 0, 0])
-    growth = np.maximum(np.abs(system.poles).max(axis=-1, initial=0.0), 1.0) ** CHECKED_SAMPLES
-    margin = (system.poles.shape[-1] + 16) * np.finfo(np.float64).eps
-    if not (np.abs(kernel - response) <= (margin * sizes * growth)[:, None]).all():
-        raise CheckpointError(
-            message(
-                "import_network",
-                f"the kernel of layer {name} is not the response of its system",
-                got=f"a difference of {np.abs(kernel - response).max():.3g}",
-            )
-        )
+def _core_path(found: FoundLayer, name: str) -> str:
+    """Return where a drop-in block holds one of a layer's filters."""
+    core = CORE if name == found.name else name.removeprefix(f"{found.name}.")
+    return f"{found.path}.{core}" if found.path else core
+
+
+def _device(module: nn.Module) -> torch.device:
+    tensors = (*module.parameters(), *module.buffers())
+    return tensors[0].device if tensors else torch.device("cpu")
 
 
 def _execution_order(model: nn.Module, paths: list[str]) -> list[str]:

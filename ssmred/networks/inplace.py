@@ -16,7 +16,8 @@ from torch.fx.proxy import Attribute
 from torch.nn.modules.dropout import _DropoutNd
 
 from ssmred.networks.adapters import adapter_for
-from ssmred.networks.reduced import ReducedSSM
+from ssmred.networks.filters import LinearFilter
+from ssmred.networks.reversal import OneStepDelay
 
 __all__ = ["WatchfulProxy", "mutated", "shares_memory"]
 
@@ -34,14 +35,15 @@ add sub mul truediv div floordiv mod pow neg rsub subtract multiply divide negat
 conv1d embedding layer_norm batch_norm relu silu gelu glu tanh sigmoid expit softmax log_softmax
 softplus elu leaky_relu mish exp log log1p sqrt rsqrt square abs clamp mean sum amax amin max min
 maximum minimum cat concat concatenate stack clone where zeros zeros_like ones ones_like full
-full_like arange eye pad repeat index_select
+full_like arange eye pad repeat index_select flip
 """
 _FRESH = frozenset(_FRESH_NAMES.split())
 """Functions and methods whose results never share memory with what they are given."""
 
 _FRESH_MODULES = (
-    *(nn.Linear, nn.Conv1d, nn.Embedding, nn.LayerNorm, nn.GroupNorm, ReducedSSM),
+    *(nn.Linear, nn.Conv1d, nn.Embedding, nn.LayerNorm, nn.GroupNorm, LinearFilter),
     *(nn.BatchNorm1d, nn.BatchNorm2d, nn.GELU, nn.GLU, nn.Tanh, nn.Sigmoid, nn.Softmax),
+    OneStepDelay,
     *(nn.ReLU, nn.SiLU, nn.ELU, nn.LeakyReLU, nn.Mish, nn.Softplus),
 )
 

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from ssmred.networks.reversal import OneStepDelay
 from ssmred.networks.translation import Pooling, Translation, Wire, translates
 
 # Permutations ---------------------------------------------------------------------------------
@@ -42,6 +43,22 @@ def _reorder(t: Translation, value: Any, x: Wire, order: tuple[int, ...]) -> Wir
     if samples == sorted(samples):  # only the batch axis moved, which the graph does not show
         return Wire(value, x.name, axes)
     return t.emit("permute", [x], value, axes, order=tuple(samples))
+
+
+@translates(torch.flip, "flip")
+def _flip(t: Translation, value: Any, x: Wire, *dims: Any) -> Wire:
+    axes = dims[0] if len(dims) == 1 and isinstance(dims[0], (tuple, list)) else dims
+    if len(axes) != 1:
+        raise t.refuse("several axes are reversed at once", cure="Reverse one after the other.")
+    axis = t.sample_axis(x, axes[0])
+    return t.emit("reverse", [x], value, x.axes, axis=axis)
+
+
+@translates(OneStepDelay)
+def _delay(t: Translation, value: Any, _module: nn.Module, x: Wire) -> Wire:
+    if x.axes[-1] != "time":
+        raise t.refuse(f"{t.operation()} acts on the last axis, which is not time here")
+    return t.emit("delay", [x], value, x.axes, axis=t.sample_axis(x, -1), steps=1)
 
 
 # Shapes ---------------------------------------------------------------------------------------

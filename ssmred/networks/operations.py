@@ -10,14 +10,17 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from ssmred.networks.dense_core import DenseSSM
+from ssmred.networks.filters import LinearFilter
 from ssmred.networks.reduced import ReducedSSM
+from ssmred.networks.shared import SharedSSM
 from ssmred.networks.translation import Translation, Wire, single, to_array, translates
 
 # Layers with weights --------------------------------------------------------------------------
 
 
-@translates(ReducedSSM)
-def _ssm(t: Translation, value: Any, module: ReducedSSM, u: Wire) -> Wire:
+@translates(ReducedSSM, SharedSSM, DenseSSM)
+def _ssm(t: Translation, value: Any, module: LinearFilter, u: Wire) -> Wire:
     name = t.names(str(t.current.target))
     if t.strict and any(node.op == "ssm" and node.name == name for node in t.nodes):
         raise t.refuse(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -11,7 +10,7 @@ import torch
 from ssmred.errors import CheckpointError, OrderError, message
 from ssmred.kernels.powers import fill_power_tables
 
-__all__ = ["as_complex", "as_pairs", "check_stored", "power_tables"]
+__all__ = ["as_complex", "as_pairs", "check_stored", "check_tensors", "power_tables", "to_pairs"]
 
 
 def as_pairs(values: Any, modes: int, name: str) -> torch.Tensor:
@@ -26,13 +25,20 @@ def as_pairs(values: Any, modes: int, name: str) -> torch.Tensor:
                 got=f"{array.shape}",
             )
         )
+    return to_pairs(array)
+
+
+def to_pairs(array: np.ndarray) -> torch.Tensor:
+    """Return complex numbers (...) as real and imaginary parts, (..., 2) float64."""
     array = np.ascontiguousarray(array, dtype=np.complex128)
-    return torch.from_numpy(array.view(np.float64).reshape(modes, 2).copy())
+    if array.size == 0:  # NumPy's strides of nothing are none that torch reads as pairs
+        return torch.zeros(*array.shape, 2, dtype=torch.float64)
+    return torch.from_numpy(array.view(np.float64).reshape(*array.shape, 2).copy())
 
 
 def as_complex(pairs: torch.Tensor) -> np.ndarray:
-    """Return a (K, 2) tensor as (K,) complex128 array."""
-    return np.ascontiguousarray(pairs.detach().cpu().numpy()).view(np.complex128)[:, 0]
+    """Return real and imaginary parts (..., 2) as (...) complex128 array."""
+    return np.ascontiguousarray(pairs.detach().cpu().numpy()).view(np.complex128)[..., 0]
 
 
 def power_tables(pairs: torch.Tensor, block: int, rows: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -75,23 +81,29 @@ def check_stored(stored: dict[str, torch.Tensor], prefix: str) -> None:
             )
         )
     modes, channels = int(offsets[-1]), offsets.numel() - 1
-    shapes: Iterable[tuple[str, tuple[int, ...]]] = (
-        ("poles", (modes, 2)),
-        ("residues", (modes, 2)),
-        ("D", (channels,)),
-    )
-    for name, shape in shapes:
+    shapes = {"poles": (modes, 2), "residues": (modes, 2), "D": (channels,)}
+    check_tensors("ReducedSSM", stored, shapes, prefix)
+
+
+def check_tensors(
+    where: str,
+    stored: dict[str, torch.Tensor],
+    shapes: dict[str, tuple[int, ...]],
+    prefix: str,
+) -> None:
+    """Raise CheckpointError, naming the key, unless tensors are float64 of these shapes, finite."""
+    for name, shape in shapes.items():
         tensor = stored[name]
         if tuple(tensor.shape) != shape or tensor.dtype != torch.float64:
             raise CheckpointError(
                 message(
-                    "ReducedSSM",
-                    f"{prefix}{name} does not fit {prefix}offsets",
+                    where,
+                    f"{prefix}{name} does not fit the layer",
                     expected=f"float64 {shape}",
                     got=f"{tensor.dtype} {tuple(tensor.shape)}",
                 )
             )
         if not bool(torch.isfinite(tensor).all()):
             raise CheckpointError(
-                message("ReducedSSM", f"{prefix}{name} holds nan or inf", expected="finite numbers")
+                message(where, f"{prefix}{name} holds nan or inf", expected="finite numbers")
             )

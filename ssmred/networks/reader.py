@@ -14,7 +14,7 @@ from ssmred.errors import DataError, message
 from ssmred.networks.discovery import import_network
 from ssmred.networks.storage import weights_sha256
 from ssmred.networks.tracing import floating_dtype, trace
-from ssmred.systems import DiagonalSystem
+from ssmred.systems.linear import LinearSystem
 
 __all__ = ["TorchReader"]
 
@@ -35,7 +35,7 @@ class TorchReader:
         """Return the network's operations; see `ssmred.networks.trace`."""
         return trace(model, horizon=horizon, inputs=inputs)
 
-    def systems(self, model: nn.Module) -> dict[str, DiagonalSystem]:
+    def systems(self, model: nn.Module) -> dict[str, LinearSystem]:
         """Return the state-space layers by name, as they are stored once imported."""
         network = import_network(model)
         return {layer.name: network.core(layer.name).to_system() for layer in network.layers}

@@ -2,24 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
-from scipy.fft import next_fast_len
 from torch import nn
 
 from ssmred.errors import OrderError, ShapeError, message
 from ssmred.kernels.step import fill_step
+from ssmred.networks.filters import LinearFilter
 from ssmred.networks.ragged import as_complex, as_pairs, check_stored, power_tables
 from ssmred.systems import DiagonalSystem
-
-CACHED_LENGTHS = 8
-"""Kernel spectra kept per layer; the oldest goes first."""
+from ssmred.systems.linear import LinearSystem
 
 
-class ReducedSSM(nn.Module):
+class ReducedSSM(LinearFilter):
     """Filter every channel with its own diagonal system.
 
     ``x_k = l x_{k-1} + u_k`` (post-update), ``y_k = Re(sum_i r_i x_{k,i}) + D u_k``, so
@@ -66,6 +63,8 @@ class ReducedSSM(nn.Module):
     2
     """
 
+    TENSORS: ClassVar[tuple[str, ...]] = ("poles", "residues", "D", "offsets")
+
     offsets: torch.Tensor
 
     def __init__(self, orders: Any, poles: Any = None, residues: Any = None, D: Any = None) -> None:
@@ -99,7 +98,6 @@ class ReducedSSM(nn.Module):
             )
         self.D = nn.Parameter(direct)
         self.register_buffer("offsets", torch.from_numpy(offsets))
-        self._spectra: dict[tuple, torch.Tensor] = {}
         self._views: tuple[list[int], tuple[np.ndarray, ...]] | None = None
 
     # Sizes ---------------------------------------------------------------------------------------
@@ -107,6 +105,16 @@ class ReducedSSM(nn.Module):
     @property
     def channels(self) -> int:
         """Number of channels, H."""
+        return self.D.numel()
+
+    @property
+    def inputs(self) -> int:
+        """Number of input features, H."""
+        return self.D.numel()
+
+    @property
+    def outputs(self) -> int:
+        """Number of output features, H."""
         return self.D.numel()
 
     @property
@@ -127,7 +135,7 @@ class ReducedSSM(nn.Module):
 
     @classmethod
     def from_system(
-        cls, system: DiagonalSystem, *, orders: Any = None, kept: Any = None
+        cls, system: LinearSystem, *, orders: Any = None, kept: Any = None
     ) -> ReducedSSM:
         """Make a layer of a batched single-input single-output real-output system.
 
@@ -150,10 +158,10 @@ class ReducedSSM(nn.Module):
         ShapeError
             If the system is not such a layer, or `orders` or `kept` do not fit it.
         """
-        system = _as_layer_system(system)
-        poles = np.atleast_2d(system.poles)
-        B = np.reshape(system.B, poles.shape)
-        C = np.reshape(system.C, poles.shape)
+        layer = _as_layer_system(system)
+        poles = np.atleast_2d(layer.poles)
+        B = np.reshape(layer.B, poles.shape)
+        C = np.reshape(layer.C, poles.shape)
         if orders is not None and kept is not None:
             raise ShapeError(
                 message(
@@ -180,7 +188,7 @@ class ReducedSSM(nn.Module):
                     got=repr(kept if orders is None else orders),
                 )
             )
-        D = np.broadcast_to(np.reshape(np.real(system.D), -1), len(poles))
+        D = np.broadcast_to(np.reshape(np.real(layer.D), -1), len(poles))
         return cls(mask.sum(axis=1), poles[mask], (C * B)[mask], D)
 
     def to_system(self) -> DiagonalSystem:
@@ -248,40 +256,12 @@ class ReducedSSM(nn.Module):
         -------
         torch.Tensor, shape and dtype of `u`
         """
-        if u.ndim < 2 or u.shape[-2] != self.channels or not u.is_floating_point():
-            raise ShapeError(
-                message(
-                    "ReducedSSM",
-                    "the input does not fit",
-                    expected=f"floating (batch, {self.channels}, T)",
-                    got=f"{u.dtype} {tuple(u.shape)}",
-                    cure="Channels come before time; transpose the last two axes if needed.",
-                )
-            )
-        length = u.shape[-1]
-        exact = u.dtype == torch.float64
-        signal = u if exact else u.to(torch.float32)
-        size = next_fast_len(max(2 * length - 1, 1), real=True)
-        spectrum = self._spectrum(length, size, torch.complex128 if exact else torch.complex64)
-        y = torch.fft.irfft(torch.fft.rfft(signal, n=size) * spectrum, n=size)[..., :length]
-        return y.to(u.dtype)
-
-    def _spectrum(self, length: int, size: int, dtype: torch.dtype) -> torch.Tensor:
-        stored = (self.poles, self.residues, self.D)
-        learning = torch.is_grad_enabled() and any(p.requires_grad for p in stored)
-        if self.training or learning:
-            return torch.fft.rfft(self.kernel(length), n=size).to(dtype)
-        key = (length, dtype, self.D.device, *((p._version, p.data_ptr()) for p in stored))
-        spectrum = self._spectra.get(key)
-        if spectrum is None:
-            spectrum = torch.fft.rfft(self.kernel(length), n=size).to(dtype)
-            current = [k for k in self._spectra if k[3:] == key[3:]][1 - CACHED_LENGTHS :]
-            self._spectra = {k: self._spectra[k] for k in current} | {key: spectrum}
-        return spectrum
+        return self._convolve(u)
 
     def clear_cache(self) -> None:
         """Forget the kernels; needed only after writing through ``parameter.data``."""
-        self._spectra, self._views = {}, None
+        super().clear_cache()
+        self._views = None
 
     # Streaming -----------------------------------------------------------------------------------
 
@@ -356,47 +336,32 @@ class ReducedSSM(nn.Module):
 
     # Module machinery ----------------------------------------------------------------------------
 
-    def train(self, mode: bool = True) -> ReducedSSM:
-        """Set the mode and forget the kernels."""
-        self.clear_cache()
-        return super().train(mode)
-
-    def _apply(self, fn: Callable[[torch.Tensor], torch.Tensor], recurse: bool = True) -> Any:
-        # Follow a move to another device, ignore a cast: the parameters stay float64.
-        def keep_dtype(tensor: torch.Tensor) -> torch.Tensor:
-            moved = fn(tensor)
-            return moved if moved.dtype == tensor.dtype else tensor.to(moved.device)
-
-        self.clear_cache()
-        return super()._apply(keep_dtype, recurse)
-
     def _load_from_state_dict(self, state_dict: dict, prefix: str, *args: Any) -> None:
-        self.clear_cache()
-        names = ("poles", "residues", "D", "offsets")
-        stored = {name: state_dict.get(prefix + name) for name in names}
-        if all(isinstance(tensor, torch.Tensor) for tensor in stored.values()):
-            check_stored(stored, prefix)
-            for name, tensor in stored.items():
-                own = getattr(self, name)
-                if own.shape != tensor.shape:
-                    own.data = own.new_zeros(tensor.shape)
+        self._take_sizes(state_dict, prefix, check_stored)
         super()._load_from_state_dict(state_dict, prefix, *args)
 
+    def _settings(self) -> dict[str, Any]:
+        return {}
+
+    @classmethod
+    def _blank(cls) -> ReducedSSM:
+        return cls([0])
+
     def __getstate__(self) -> dict:
-        return self.__dict__ | {"_spectra": {}, "_views": None}
+        return super().__getstate__() | {"_views": None}
 
 
-def _as_layer_system(system: DiagonalSystem) -> DiagonalSystem:
+def _as_layer_system(system: LinearSystem) -> DiagonalSystem:
     where = "ReducedSSM.from_system"
-    batch = system.poles.shape[:-1]
-    if not system.real_output or system.inputs != 1 or system.outputs != 1 or len(batch) > 1:
+    single = system.inputs == system.outputs == 1 and len(system.batch_shape) <= 1
+    if not (isinstance(system, DiagonalSystem) and system.real_output and single):
         raise ShapeError(
             message(
                 where,
                 "the system is not a layer",
-                expected="real_output=True, one input and one output per channel, poles (H, n)",
-                got=f"real_output={system.real_output}, {system.inputs} inputs, "
-                f"{system.outputs} outputs, poles {system.poles.shape}",
+                expected="a DiagonalSystem, real_output=True, one input and one output per "
+                "channel, poles (H, n)",
+                got=f"{system!r}",
             )
         )
     return system.with_recurrence("post-update")

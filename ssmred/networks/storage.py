@@ -22,11 +22,11 @@ from safetensors.torch import save_file
 from torch import fx, nn
 
 from ssmred.errors import CheckpointError, SsmredError, UnsupportedOperationError, message
-from ssmred.networks.adapters import adapter_for
-from ssmred.networks.capture import capture
 from ssmred.networks.declaration import declare, rebuild
-from ssmred.networks.discovery import check_weights, import_network
+from ssmred.networks.discovery import ImportedNetwork, check_weights, import_network
+from ssmred.networks.filters import is_core
 from ssmred.networks.reduced import ReducedSSM
+from ssmred.networks.stand_ins import capture_for_storage, hidden_filters
 from ssmred.networks.tracing import example_inputs
 
 __all__ = ["load_network", "load_weights_into", "save_network", "weights_sha256"]
@@ -109,7 +109,7 @@ def save_network(model: nn.Module, folder: str | Path) -> Path:
         name for name, _ in model.named_parameters(remove_duplicate=False)
     )
     try:
-        module = capture(model, is_leaf=lambda leaf: adapter_for(leaf) is not None)
+        module = capture_for_storage(model)
         constants = _constants(module, tensors)
         record["declared"] = declare(module)
         _check_rebuilt(record, tensors | constants, model, module)
@@ -117,6 +117,7 @@ def save_network(model: nn.Module, folder: str | Path) -> Path:
     except UnsupportedOperationError as error:
         record |= {"declared": None, "reason": str(error)}
 
+    record |= _without_complex(tensors)
     with _beside(folder, lambda path: save_file(tensors, path)) as weights:
         record["weights_file_sha256"] = hashlib.sha256(weights.read_bytes()).hexdigest()
         text = json.dumps(record, indent=1, allow_nan=False)
@@ -169,7 +170,7 @@ def load_weights_into(model: nn.Module, folder: str | Path) -> nn.Module:
     ----------
     model : nn.Module
         The network before reduction or after; never modified. Its state-space layers are replaced
-        by `ReducedSSM` layers where the stored network has them.
+        by cores where the stored network has them.
     folder : path-like
         Written by `save_network`.
 
@@ -182,12 +183,12 @@ def load_weights_into(model: nn.Module, folder: str | Path) -> nn.Module:
     _, tensors = _read(Path(folder))
     stored = {k: t for k, t in tensors.items() if not k.startswith(_CONSTANT)}
     same = set(stored) == set(model.state_dict())
-    target = copy.deepcopy(model) if same else import_network(model).model
+    target = copy.deepcopy(model) if same else _with_stored_cores(import_network(model), stored)
     own = target.state_dict()
     free = {
         f"{path}.{name}".removeprefix(".")
         for path, module in target.named_modules()
-        if isinstance(module, ReducedSSM)
+        if is_core(module)
         for name in module.state_dict()
     }
     problems = [f"missing {key}" for key in sorted(set(own) - set(stored))]
@@ -230,6 +231,14 @@ def _beside(folder: Path, write: Callable[[Path], Any]) -> Iterator[Path]:
         path.unlink(missing_ok=True)
 
 
+def _without_complex(tensors: dict[str, torch.Tensor]) -> dict[str, list[str]]:
+    """Turn complex tensors into pairs, which the file format has; return which were, if any."""
+    found = sorted(key for key, tensor in tensors.items() if tensor.is_complex())
+    for key in found:
+        tensors[key] = torch.view_as_real(tensors[key].resolve_conj()).contiguous()
+    return {"complex": found} if found else {}
+
+
 def _check_rebuilt(
     record: dict[str, Any],
     tensors: dict[str, torch.Tensor],
@@ -264,6 +273,18 @@ def _first(answer: Any) -> torch.Tensor:
 
 
 # Reading --------------------------------------------------------------------------------------
+
+
+def _with_stored_cores(imported: ImportedNetwork, stored: dict[str, torch.Tensor]) -> nn.Module:
+    """Return an imported network with diagonal cores where the stored network has those."""
+    other = {}
+    for layer in imported.layers:
+        place = f"{layer.core}."
+        here = {key.removeprefix(place) for key in stored if key.startswith(place)}
+        width = imported.core(layer.name).inputs
+        if here == set(ReducedSSM.TENSORS) != set(imported.core(layer.name).TENSORS):
+            other[layer.name] = ReducedSSM([0] * width)
+    return imported.with_systems(other)
 
 
 def _read(folder: Path) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
@@ -303,8 +324,13 @@ def _read(folder: Path) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
             tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
     except (SafetensorError, OSError) as error:
         raise CheckpointError(message("load_network", f"{WEIGHTS} is damaged: {error}")) from error
+    for key in record.get("complex", ()):
+        if key not in tensors or tensors[key].shape[-1:] != (2,):
+            raise CheckpointError(message("load_network", f"{key} holds no complex numbers"))
+        tensors[key] = torch.view_as_complex(tensors[key])
     for key, tensor in tensors.items():
-        if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
+        inexact = tensor.is_floating_point() or tensor.is_complex()
+        if inexact and not bool(torch.isfinite(tensor).all()):
             raise CheckpointError(message("load_network", f"{key} holds nan or inf"))
     return record, tensors
 
@@ -319,9 +345,10 @@ def _filled(record: dict[str, Any], tensors: dict[str, torch.Tensor]) -> fx.Grap
         for key, tensor in module.state_dict().items()
         if not (tensor.is_meta and tuple(tensor.shape) == (0,))  # not a place left free
     }
+    hidden = _fill_hidden(module, tensors)
     for stored, tensor in tensors.items():
         key = stored.removeprefix(_CONSTANT)
-        if key in built:
+        if key in built or stored in hidden:
             continue
         *path, name = key.split(".")
         owner: nn.Module = module
@@ -348,6 +375,23 @@ def _filled(record: dict[str, Any], tensors: dict[str, torch.Tensor]) -> fx.Grap
     return module
 
 
+def _fill_hidden(module: nn.Module, tensors: dict[str, torch.Tensor]) -> set[str]:
+    """Give filters that stand in for layers their tensors; return the keys of these."""
+    used: set[str] = set()
+    for path, core in list(hidden_filters(module)):
+        places = {name: f"{_CONSTANT}{path}.{name}".replace("..", ".") for name in core.TENSORS}
+        missing = sorted(set(places.values()) - set(tensors))
+        if missing:
+            raise CheckpointError(
+                message("load_network", f"{WEIGHTS} lacks tensors", got=", ".join(missing))
+            )
+        stands_for, core.stands_for = core.stands_for, None
+        core.load_state_dict({name: tensors[key] for name, key in places.items()})
+        core.stands_for = stands_for
+        used |= set(places.values())
+    return used
+
+
 def _constants(module: fx.GraphModule, tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     """Return the tensors that the network reads and that are not in its state dict."""
     found = {}
@@ -362,4 +406,8 @@ def _constants(module: fx.GraphModule, tensors: dict[str, torch.Tensor]) -> dict
                     message("save_network", f"{key} is read but is no tensor", got=f"{type(value)}")
                 )
             found[_CONSTANT + key] = value.detach().cpu().contiguous().clone()
+    for path, core in hidden_filters(module):
+        for name in core.TENSORS:
+            tensor: torch.Tensor = getattr(core, name)
+            found[f"{_CONSTANT}{path}.{name}"] = tensor.detach().cpu().contiguous().clone()
     return found

@@ -11,7 +11,8 @@ from torch import fx, nn
 
 from ssmred.errors import ShapeError, UnsupportedOperationError, message
 from ssmred.networks.capture import place_of
-from ssmred.networks.reduced import ReducedSSM
+from ssmred.networks.filters import LinearFilter
+from ssmred.networks.reversal import OneStepDelay
 from ssmred.networks.tracing import follow
 from ssmred.networks.translation import Pooling, Translation, Wire
 
@@ -32,8 +33,8 @@ class StreamingNetwork:
     Parameters
     ----------
     model : nn.Module
-        Original or reduced; S4D layers are imported. A copy is made: later changes of `model` do
-        not reach it.
+        Original or reduced; state-space layers are imported. A copy is made: later changes of
+        `model` do not reach it.
     example_shape : tuple of int, optional
         Shape of one whole input, time first, where it cannot be inferred.
 
@@ -143,12 +144,16 @@ class StreamingNetwork:
         if call.nested:  # nodes inside of lists or keywords
             args = fx.map_arg(args, values.__getitem__)
         kwargs = fx.map_arg(call.kwargs, values.__getitem__) if call.kwargs else {}
-        if type(call.function) is ReducedSSM:
+        if isinstance(call.function, LinearFilter):
             return self._advance(call.node, call.function, args[0])
+        if isinstance(call.function, OneStepDelay):
+            before = self._memory.get(call.node)
+            self._memory[call.node] = args[0]
+            return torch.zeros_like(args[0]) if before is None else before
         value = call.function(*args, **kwargs)
         return value if call.pooling is None else self._pool(call.node, call.pooling, value)
 
-    def _advance(self, node: fx.Node, core: ReducedSSM, u: torch.Tensor) -> torch.Tensor:
+    def _advance(self, node: fx.Node, core: LinearFilter, u: torch.Tensor) -> torch.Tensor:
         state = self._memory.get(node)
         if state is None:
             state = core.initial_state(len(u))
@@ -218,6 +223,7 @@ def _method(name: str) -> Callable[..., Any]:
 
 def _check_causal(translation: Translation) -> None:
     """Refuse sequences whose earlier steps depend on later ones, through something pooled."""
+    operations = {node.name: node.op for node in translation.nodes}
     pooled: set[fx.Node] = set()
     for node, wire in translation.wires.items():
         late = any(source in pooled for source in node.all_input_nodes)
@@ -226,6 +232,16 @@ def _check_causal(translation: Translation) -> None:
                 message(
                     "StreamingNetwork",
                     f"every step depends on the whole sequence, at {place_of(node)}",
+                    cure="Run the network on whole sequences.",
+                )
+            )
+        if operations.get(wire.name) == "reverse":
+            raise UnsupportedOperationError(
+                message(
+                    "StreamingNetwork",
+                    "the network reads the sequence backwards (a bidirectional layer), at "
+                    f"{place_of(node)}",
+                    expected="layers whose output does not depend on steps to come",
                     cure="Run the network on whole sequences.",
                 )
             )

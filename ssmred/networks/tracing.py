@@ -16,7 +16,7 @@ from ssmred.networks import arithmetic, layouts, operations  # noqa: F401  (fill
 from ssmred.networks.agreement import check_agreement
 from ssmred.networks.capture import capture, check_hooks
 from ssmred.networks.discovery import import_network, is_imported, layer_name
-from ssmred.networks.reduced import ReducedSSM
+from ssmred.networks.filters import LinearFilter, is_core
 from ssmred.networks.translation import BATCH, LengthNeeded, Translation, Wire
 
 __all__ = ["example_inputs", "floating_dtype", "follow", "trace"]
@@ -122,7 +122,7 @@ def follow(
 def floating_dtype(model: nn.Module) -> torch.dtype:
     """Return the dtype a network computes in: that of its weights outside reduced layers."""
     for module in model.modules():
-        if not isinstance(module, ReducedSSM):
+        if not is_core(module):
             for tensor in module._parameters.values():
                 if tensor is not None and tensor.is_floating_point():
                     return tensor.dtype
@@ -205,4 +205,4 @@ def _width(module: nn.Module) -> int | None:
         return module.in_channels
     if isinstance(module, nn.BatchNorm1d):
         return module.num_features
-    return module.channels if isinstance(module, ReducedSSM) else None
+    return module.inputs if isinstance(module, LinearFilter) else None

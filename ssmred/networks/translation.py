@@ -135,7 +135,7 @@ class Translation:
     horizon : int or None
         Length of the sequences that the graph speaks about.
     names : callable
-        Maps the path of a `ReducedSSM` to the layer's name.
+        Maps the path of a core to the layer's name.
     is_ruled : callable
         Whether a user's module class has a rule of its own.
     strict : bool

@@ -19,7 +19,8 @@ from ssmred.norms.impulse import (
     transform_length,
     transform_rounding,
 )
-from ssmred.norms.response_form import UNIT, ResponseForm, response_form
+from ssmred.norms.response_form import BLOCK_ENTRIES, UNIT, ResponseForm, response_form
+from ssmred.norms.transfer_peak import largest_norm, spectral_norms
 from ssmred.systems.conversions import difference_of
 from ssmred.systems.diagonal import DiagonalSystem
 from ssmred.systems.linear import LinearSystem, check_system
@@ -153,19 +154,18 @@ def _sampled(values: np.ndarray, oversampling: float) -> np.ndarray:
     horizon = values.shape[1]
     length = transform_length(horizon, oversampling)
     transform = fft.fft if np.iscomplexobj(values) else fft.rfft
-    peaks = _spectral_norms(transform(values, length, axis=1)).max(axis=1, initial=0.0)
+    peaks = spectral_norms(transform(values, length, axis=1)).max(axis=1, initial=0.0)
     size = np.linalg.norm(np.abs(values).sum(axis=1), axis=(-2, -1))
     peaks = peaks + transform_rounding(length) * size
     return peaks * (1.0 + 8 * UNIT) / math.cos(math.pi * (horizon - 1) / (2 * length))
 
 
-def _spectral_norms(matrices: np.ndarray) -> np.ndarray:
-    """Return the largest singular value of (..., p, m) matrices, rounded upwards generously."""
-    if matrices.shape[-2:] == (1, 1):
-        return np.abs(matrices[..., 0, 0])
-    # A singular value from LAPACK is off by at most a small multiple of eps ||.||_2.
-    slack = 1.0 + 32 * max(matrices.shape[-2:]) * UNIT
-    return np.linalg.norm(matrices, ord=2, axis=(-2, -1)) * slack
+def _peaks(values: np.ndarray, rounding: np.ndarray) -> np.ndarray:
+    """Return bounds (H,) for transfer matrices (H, F, p, m) with a rounding each, (H, F)."""
+    if values.shape[-2:] == (1, 1):
+        return (spectral_norms(values) + rounding).max(axis=1, initial=0.0)
+    pairs = zip(values, rounding, strict=True)
+    return np.array([largest_norm(matrices, extra=extra) for matrices, extra in pairs])
 
 
 def _infinite(form: ResponseForm, oversampling: float) -> np.ndarray:
@@ -180,16 +180,28 @@ def _infinite(form: ResponseForm, oversampling: float) -> np.ndarray:
         if used.max(initial=0) <= capacity:
             break
         capacity = int(used.max())
-    values = np.empty((channels, capacity, width), np.complex128)
-    sizes = np.empty((channels, capacity, width))
-    fill_transfer_values(
-        form.poles, form.residues, form.direct, form.counts, form.real, grid, used, values, sizes
-    )
-    rounding = (8 * modes + 32) * UNIT * np.linalg.norm(sizes, axis=-1)
-    peaks = _spectral_norms(values.reshape(channels, capacity, *form.entries)) + rounding
+    peaks = np.zeros(channels)
+    block = max(1, BLOCK_ENTRIES // (channels * width))
+    for start in range(0, capacity, block):
+        part = np.ascontiguousarray(grid[:, start : start + block])
+        values = np.empty((*part.shape, width), np.complex128)
+        sizes = np.empty((*part.shape, width))
+        fill_transfer_values(
+            form.poles,
+            form.residues,
+            form.direct,
+            form.counts,
+            form.real,
+            part,
+            np.maximum(used - start, 0),
+            values,
+            sizes,
+        )
+        rounding = (8 * modes + 32) * UNIT * np.linalg.norm(sizes, axis=-1)
+        peaks = np.maximum(peaks, _peaks(values.reshape(*part.shape, *form.entries), rounding))
     half = np.minimum(gaps / 2 + 1e-14, math.pi / 2)
     with np.errstate(divide="ignore"):
-        bound = peaks.max(axis=1, initial=0.0) * (1.0 + 8 * UNIT) / np.maximum(np.cos(half), 0.0)
+        bound = peaks * (1.0 + 8 * UNIT) / np.maximum(np.cos(half), 0.0)
     # The sum of moduli bounds the gain too, and is the only bound left where float64 has no
     # points between a pole and the circle.
     return np.minimum(bound, _frobenius(np.abs(form.direct) + form.absolute_sums(1, None)))

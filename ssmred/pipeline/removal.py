@@ -19,6 +19,7 @@ from ssmred.pipeline.measured import h2_root, measured, united, usable, with_rea
 from ssmred.pipeline.methods import SUBSET, reductor_of
 from ssmred.reductors import Reduction, ReductionPath, SubsetPath, SubsetReductor, allocate
 from ssmred.systems import DiagonalSystem
+from ssmred.systems.linear import LinearSystem
 
 Weigher = Callable[[Sequence[ReductionPath]], Sequence[np.ndarray]]
 """Maps removal paths to the weight of every channel's squared error, one (H,) array per layer."""
@@ -49,7 +50,7 @@ class Cut:
         return self.network.with_systems({at.name: (r.system, r.orders) for at, r in layers}).eval()
 
     @property
-    def systems(self) -> dict[str, DiagonalSystem]:
+    def systems(self) -> dict[str, LinearSystem]:
         """The systems that the reduced network stores, by layer."""
         network = self.network
         return {at.name: network.core(at.name, self.model).to_system() for at in network.layers}

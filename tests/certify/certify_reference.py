@@ -7,13 +7,20 @@ from scipy.special import erf
 
 from ssmred.certify import ErrorBall, NetworkGraph, Node, Value
 from ssmred.certify.rules_table import apply_rule
-from ssmred.systems import DiagonalSystem
+from ssmred.systems import DenseSystem, DiagonalSystem
 
 WIDE = np.longdouble
 
 
 def impulse_response(system, horizon):
-    """Return h (H, T) by repeated multiplication in extended precision (post-update)."""
+    """Return h by repeated multiplication in extended precision.
+
+    (H, T) for channels by themselves, (p, m, T) for a state that all channels share.
+    """
+    if isinstance(system, DenseSystem) or not system.is_post_update or system.inputs > 1:
+        return _stepped_response(system, horizon)
+    if system.outputs > 1:
+        return _stepped_response(system, horizon)
     poles = system.poles.astype(np.clongdouble)
     residues = (system.C[:, 0, :].astype(np.clongdouble)) * system.B[..., 0].astype(np.clongdouble)
     state = residues.copy()
@@ -25,8 +32,30 @@ def impulse_response(system, horizon):
     return h
 
 
+def _stepped_response(system, horizon):
+    """Return the same for any form and recurrence, by running the recurrence."""
+    dense = system.to_dense()
+    A, B, C = (M.astype(np.clongdouble) for M in (dense.A, dense.B, dense.C))
+    D = dense.D.real.astype(WIDE)
+    h = np.zeros((len(A), horizon, *D.shape[-2:]), dtype=WIDE)
+    state = B
+    for k in range(horizon):
+        if system.is_post_update or k:
+            h[:, k] = (C @ state).real
+            state = A @ state
+    h[:, 0] += D
+    if system.inputs == system.outputs == 1 and isinstance(system, DenseSystem):
+        return h[..., 0, 0]
+    return np.moveaxis(h[0], 0, -1)
+
+
 def convolve(h, u):
-    """Return y (..., H, T), the causal convolution of h (H, T) and u (..., H, T)."""
+    """Return y (..., p, T), the causal convolution of h (p, T) or (p, m, T) and u (..., m, T)."""
+    if h.ndim == 3:
+        out = np.zeros((*u.shape[:-2], len(h), u.shape[-1]), dtype=u.dtype)
+        for k in range(u.shape[-1]):
+            out[..., k:] += h[..., k] @ u[..., : u.shape[-1] - k]
+        return out
     out = np.zeros_like(u)
     for k in range(u.shape[-1]):
         out[..., k:] += h[:, k, None] * u[..., : u.shape[-1] - k]
@@ -122,6 +151,12 @@ def _apply(node, p, x, u, reduced):
         piece = slice(p.get("start"), p.get("stop"), p.get("step"))
         axis = _axis(p["axis"], x)[0]
         return x[tuple(piece if a == axis else slice(None) for a in range(x.ndim))]
+    if op == "reverse":
+        return np.flip(x, _axis(p["axis"], x))
+    if op == "delay":
+        late = np.zeros_like(x)
+        late[..., 1:] = x[..., :-1]
+        return late
     if op == "permute":
         return np.transpose(x, (0, *(1 + int(a) % (x.ndim - 1) for a in p["order"])))
     if op == "unsqueeze":
@@ -149,6 +184,59 @@ def random_layer(rng, channels, modes, *, kept=None, perturb=0.3, direct=True):
     if kept:
         other[:, 0] *= 1 - 0.01 * perturb  # one pole moves, the others stay
     return original, layer(other[:, :kept], B[:, :kept], C_new[:, :kept], D_new)
+
+
+def complex_numbers(rng, *shape):
+    return rng.standard_normal(shape) + 1j * rng.standard_normal(shape)
+
+
+def random_shared(rng, inputs, outputs, modes, *, kept=None, perturb=0.3, radii=None, late=False):
+    """Return a random layer with one state for all channels, and a reduced one.
+
+    The reduced one keeps some poles, moves the first and changes every read-out.
+    """
+    radius = rng.uniform(0.3, 0.999, modes) if radii is None else rng.choice(radii, modes)
+    poles = radius * np.exp(1j * rng.uniform(-np.pi, np.pi, modes))
+    B = complex_numbers(rng, modes, inputs)
+    C = complex_numbers(rng, outputs, modes) / modes
+    D = rng.standard_normal((outputs, inputs))
+    kept = modes // 2 if kept is None else kept
+    recurrence = "standard" if late else "post-update"
+
+    def shared(poles, B, C, D):
+        return DiagonalSystem(
+            poles[None], B[None], C[None], D[None], recurrence=recurrence, real_output=True
+        )
+
+    C_new = C * (1 + perturb * rng.standard_normal(C.shape))
+    D_new = D + perturb * rng.standard_normal(D.shape)
+    other = poles.copy()
+    if kept:
+        other[0] *= 1 - 0.01 * perturb
+    return shared(poles, B, C, D), shared(other[:kept], B[:kept], C_new[:, :kept], D_new)
+
+
+def random_dense(rng, channels, order, *, kept=None, perturb=0.3, late=False):
+    """Return random dense channels and reduced ones: a leading block with other read-outs."""
+    A = rng.standard_normal((channels, order, order))
+    A /= rng.uniform(1.001, 2.0) * np.abs(np.linalg.eigvals(A)).max(axis=-1)[:, None, None]
+    B = rng.standard_normal((channels, order, 1))
+    C = rng.standard_normal((channels, 1, order))
+    D = rng.standard_normal((channels, 1, 1))
+    kept = order if kept is None else kept
+    recurrence = "standard" if late else "post-update"
+    C_new = C * (1 + perturb * rng.standard_normal(C.shape))
+    full = DenseSystem(A, B, C, D, recurrence=recurrence)
+    block = A[:, :kept, :kept]
+    radius = np.abs(np.linalg.eigvals(block)).max(axis=-1)[:, None, None]
+    small = DenseSystem(
+        block / np.maximum(1.05 * radius, 1.0),
+        B[:, :kept],
+        C_new[..., :kept],
+        D,
+        recurrence=recurrence,
+    )
+    return full, small
 
 
 def layer(poles, B, C, D):

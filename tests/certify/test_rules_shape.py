@@ -35,6 +35,9 @@ CASES = [
     ("unsqueeze", {"axis": 1}, FT, ("feature", "feature", "time")),
     ("unsqueeze", {"axis": -1}, FT, ("feature", "time", "feature")),
     ("identity", {}, FT, FT),
+    ("reverse", {"axis": 1}, FT, FT),
+    ("reverse", {"axis": 0}, FT, FT),
+    ("delay", {"axis": 1, "steps": 1}, FT, FT),
 ]
 
 
@@ -141,3 +144,11 @@ def test_max_pooling_moves_no_more_than_its_entries():
     outputs = evaluate_node(node, [reduced]), evaluate_node(node, [original])
     assert_facts(y, *outputs)
     assert (y.error_sup <= value_of(reduced, original, FT).error_sup[:, 0]).all()
+
+
+def test_a_delay_puts_zeros_in_front_and_drops_the_end():
+    x = Value(np.full((1, 1), 2.0), np.full((1, 1), 3.0), FT, 4.0, l2=7.0).without_error()
+    y = apply_rule(Node("y", "delay", ("x",), {"axis": 1, "steps": 1}, FT), x)
+    assert (y.lo[0, 0], y.hi[0, 0], y.l2) == (0.0, 3.0, x.l2)
+    z = apply_rule(Node("y", "reverse", ("x",), {"axis": 1}, FT), x)
+    assert (z.lo[0, 0], z.hi[0, 0], z.l2, z.length) == (2.0, 3.0, x.l2, 4.0)

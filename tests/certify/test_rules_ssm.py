@@ -18,7 +18,8 @@ from certify_reference import (
 )
 
 from ssmred.certify import Node, Value
-from ssmred.certify.responses import count_states, h2_sizes, layer_gains, reduction_gains
+from ssmred.certify.layer_forms import count_states
+from ssmred.certify.responses import h2_sizes, layer_gains, reduction_gains
 from ssmred.certify.rules_ssm import local_error
 from ssmred.certify.rules_table import apply_rule
 from ssmred.errors import ShapeError, UnstableSystemError
@@ -228,11 +229,12 @@ def test_padding_is_not_counted():
 
 
 def test_wrong_forms_are_refused():
-    x = Value(-np.ones((1, 1)), np.ones((1, 1)), FT, 10.0)
-    standard = DiagonalSystem([[0.5]], [[[1.0]]], [[[1.0]]], real_output=True)
+    x = Value(-np.ones((2, 1)), np.ones((2, 1)), FT, 10.0)
+    ones = np.ones((2, 1, 1))
+    standard = DiagonalSystem(0.5 * ones[..., 0], ones, ones, real_output=True)
     with pytest.raises(ShapeError, match="wrong form"):
         apply_rule(node_of(standard), x)
     good = standard.replace(recurrence="post-update")
-    wide = Value(-np.ones((2, 1)), np.ones((2, 1)), FT, 10.0)
+    wide = Value(-np.ones((3, 1)), np.ones((3, 1)), FT, 10.0)
     with pytest.raises(ShapeError, match="channels"):
         apply_rule(node_of(good), wide)

@@ -182,7 +182,7 @@ def test_cached_kernel_follows_every_change():
         assert torch.equal(layer(u), fresh())
         layer(u[..., :4])
         assert torch.equal(layer(u), fresh())
-    assert copy.deepcopy(layer)._spectra == {}
+    assert copy.deepcopy(layer)._kept == {}
 
 
 def test_cache_is_used_and_bounded():
@@ -192,7 +192,7 @@ def test_cache_is_used_and_bounded():
             layer(torch.ones(1, 2, T))
         first = layer._spectrum(29, 60, torch.complex64)
         assert layer._spectrum(29, 60, torch.complex64) is first
-    assert len(layer._spectra) <= 8
+    assert len(layer._kept) <= 8
 
 
 def test_state_dict_of_another_size_through_safetensors(tmp_path):

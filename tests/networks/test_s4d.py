@@ -28,7 +28,7 @@ FROZEN = ("log_dt", "log_A_real", "A_imag")
 
 
 def read(layer):
-    return adapter_for(layer).to_system(layer)
+    return adapter_for(layer).to_systems(layer)["core"]
 
 
 @pytest.mark.parametrize(
@@ -98,8 +98,8 @@ def test_real_mode_and_tiny_step():
 
 def block_of(layer):
     adapter = adapter_for(layer)
-    system = adapter.to_system(layer)
-    return adapter.to_block(layer, ReducedSSM.from_system(system)).eval()
+    system = adapter.to_systems(layer)["core"]
+    return adapter.to_block(layer, {"core": ReducedSSM.from_system(system)}).eval()
 
 
 @pytest.mark.parametrize("transposed", [True, False])
@@ -137,7 +137,7 @@ def test_another_forward_is_an_error():
     layer = WithShortcut(4, 8)
     system = read(layer)
     with pytest.raises(CheckpointError, match="computes something else"):
-        adapter_for(layer).to_block(layer, ReducedSSM.from_system(system))
+        adapter_for(layer).to_block(layer, {"core": ReducedSSM.from_system(system)})
 
 
 @pytest.mark.parametrize(("sign", "factor"), [(-1.0, 1.0), (1.0, 2.0), (1.0, 1.0 + 1e-4)])
@@ -200,7 +200,7 @@ def reduced_system(layer, orders, seed=0):
 def test_padded_layer_loads_into_its_own_class(dtype, frozen):
     layer = settle(DiagonalMixer(4, 16, frozen=frozen), dtype)
     system = reduced_system(layer, [3, 0, 1, 5])
-    plain = adapter_for(layer).from_system(layer, system)
+    plain = adapter_for(layer).from_systems(layer, {"core": system})
     assert type(plain) is DiagonalMixer
     assert plain.n == 10
     fresh = DiagonalMixer(4, 10, frozen=frozen).to(dtype)
@@ -214,7 +214,7 @@ def test_padded_layer_loads_into_its_own_class(dtype, frozen):
     used = plain.kernel.C.abs().sum(-1) > 0
     assert {k.item() for k in plain.kernel.A_imag[used]} <= stored  # bit for bit
     assert sum(used.sum(1).tolist()) == 9
-    again = adapter_for(plain).to_system(plain)
+    again = adapter_for(plain).to_systems(plain)["core"]
     assert again.poles.shape == (4, 5)
 
 
@@ -222,13 +222,13 @@ def test_wider_padding_and_bad_sizes():
     layer = settle(DiagonalMixer(4, 16), torch.float64)
     system = reduced_system(layer, [3, 0, 1, 5])
     adapter = adapter_for(layer)
-    assert adapter.from_system(layer, system, states=16).n == 16
+    assert adapter.from_systems(layer, {"core": system}, states=16).n == 16
     for states in (8, 11):
         with pytest.raises(OrderError, match="even number >= 10"):
-            adapter.from_system(layer, system, states=states)
+            adapter.from_systems(layer, {"core": system}, states=states)
     with pytest.raises(OrderError, match="4 channels"):
-        adapter.from_system(layer, reduced_system(DiagonalMixer(2, 16), [1, 1]))
-    assert adapter.from_system(layer, reduced_system(layer, [0, 0, 0, 0])).n == 2
+        adapter.from_systems(layer, {"core": reduced_system(DiagonalMixer(2, 16), [1, 1])})
+    assert adapter.from_systems(layer, {"core": reduced_system(layer, [0, 0, 0, 0])}).n == 2
 
 
 @pytest.mark.parametrize("pole", [0.0, 1.0, 1.2j])
@@ -238,7 +238,7 @@ def test_poles_without_parameters_are_refused(pole):
         [[pole]], [[1.0]], [[1.0]], [0.0], recurrence="post-update", real_output=True
     )
     with pytest.raises(CheckpointError, match=r"0 < \|pole\| < 1"):
-        adapter_for(layer).from_system(layer, system)
+        adapter_for(layer).from_systems(layer, {"core": system})
 
 
 def test_poles_that_moved_are_written():
@@ -251,7 +251,7 @@ def test_poles_that_moved_are_written():
         recurrence="post-update",
         real_output=True,
     )
-    plain = adapter_for(layer).from_system(layer, system)
+    plain = adapter_for(layer).from_systems(layer, {"core": system})
     kernel = plain.kernel(L=50).detach().numpy()
     wanted = system.replace(D=0 * system.D).impulse_response(50)[..., 0, 0]
     assert np.abs(kernel - wanted).max() <= 1e-11  # a pole taken through log, / dt, exp
@@ -261,5 +261,5 @@ def test_poles_that_moved_are_written():
 def test_writing_leaves_the_layer_alone():
     layer = settle(DiagonalMixer(4, 16), torch.float32)
     before = copy.deepcopy(layer.state_dict())
-    adapter_for(layer).from_system(layer, reduced_system(layer, [1, 1, 1, 1]))
+    adapter_for(layer).from_systems(layer, {"core": reduced_system(layer, [1, 1, 1, 1])})
     assert all(torch.equal(before[k], v) for k, v in layer.state_dict().items())

@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Protocol
 
 from torch import nn
 
-from ssmred.networks.reduced import ReducedSSM
-from ssmred.systems import DiagonalSystem
+from ssmred.networks.filters import holds_place
+from ssmred.systems.linear import LinearSystem
 
-__all__ = ["Adapter", "adapter_for", "register_adapter"]
+__all__ = ["Adapter", "adapter_for", "known_families", "register_adapter"]
 
 
 class Adapter(Protocol):
-    """Translate one family of state-space layers; register an instance with `register_adapter`."""
+    """Translate one family of state-space layers; register an instance with `register_adapter`.
+
+    A layer holds one linear filter, its ``"core"``, or two, ``"core"`` and ``"backward"``, the
+    latter on the reversed sequence. `LayerAdapter` supplies all but `recognises` and `to_systems`
+    for layers with a single filter.
+    """
 
     family: str
 
@@ -21,18 +27,22 @@ class Adapter(Protocol):
         """Tell by structure, never by class or import path, whether this is such a layer."""
         ...
 
-    def to_system(self, module: nn.Module) -> DiagonalSystem:
-        """Return the layer's channels: batched, post-update, real output, float64."""
+    def to_systems(self, module: nn.Module) -> dict[str, LinearSystem]:
+        """Return the layer's systems by core, compared with what the module computes.
+
+        Independent channels: batch shape (H,), one input and one output, post-update recurrence.
+        One shared state: a DiagonalSystem of batch shape (1,). Real outputs, float64.
+        """
         ...
 
-    def to_block(self, module: nn.Module, core: ReducedSSM) -> nn.Module:
-        """Return a drop-in for the layer that filters with `core`, a submodule named ``core``."""
+    def to_block(self, module: nn.Module, cores: Mapping[str, nn.Module]) -> nn.Module:
+        """Return a drop-in for the layer whose submodules of these names are the cores."""
         ...
 
-    def from_system(
-        self, module: nn.Module, system: DiagonalSystem, *, states: int | None = None
+    def from_systems(
+        self, module: nn.Module, systems: Mapping[str, LinearSystem], *, states: int | None = None
     ) -> nn.Module:
-        """Return a layer of the module's own class, padded, that holds `system`."""
+        """Return a layer of the module's own class, padded, that holds the systems."""
         ...
 
 
@@ -47,7 +57,15 @@ def register_adapter(adapter: Adapter) -> Adapter:
 
 def adapter_for(module: nn.Module) -> Adapter | None:
     """Return the adapter that recognises a module, or None."""
-    return next((a for a in _ADAPTERS if a.recognises(module)), None)
+    adapter = next((a for a in _ADAPTERS if a.recognises(module)), None)
+    if adapter is not None and any(holds_place(part) for part in module.modules()):
+        return None  # a stored layer without its class: a filter in it stands in for it
+    return adapter
+
+
+def known_families() -> str:
+    """Return the names of the registered families."""
+    return ", ".join(dict.fromkeys(adapter.family for adapter in _ADAPTERS))
 
 
 from ssmred.networks.adapters import s4d  # noqa: E402  (registers itself)

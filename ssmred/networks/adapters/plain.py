@@ -74,7 +74,7 @@ class PlainS4D(nn.Module):
         """
         parts = find_parts(module)
         adapter = S4DAdapter()
-        block = adapter.to_block(module, None)
+        block = adapter.to_block(module, {"core": nn.Identity()})
         names = {
             "kernel": parts.kernel,
             "activation": parts.activation or "activation",

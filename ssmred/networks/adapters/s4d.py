@@ -7,11 +7,14 @@ activation, dropout and a position-wise mixing, gated or not.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 from torch import nn
 
 from ssmred.errors import CheckpointError, message
-from ssmred.networks.adapters.s4d_checks import agrees, candidates, check_kernel
+from ssmred.networks.adapters.drop_in import agrees
+from ssmred.networks.adapters.s4d_checks import candidates, check_kernel
 from ssmred.networks.adapters.s4d_parts import (
     S4DParts,
     find_parts,
@@ -22,6 +25,7 @@ from ssmred.networks.adapters.s4d_parts import (
 from ssmred.networks.adapters.s4d_writing import write_layer
 from ssmred.networks.reduced import ReducedSSM
 from ssmred.systems import DiagonalSystem
+from ssmred.systems.linear import LinearSystem
 
 __all__ = ["S4DAdapter"]
 
@@ -40,13 +44,14 @@ class S4DAdapter:
         """Tell whether the module is built like a minimal S4D layer."""
         return find_parts(module) is not None
 
-    def to_system(self, module: nn.Module) -> DiagonalSystem:
+    def to_systems(self, module: nn.Module) -> dict[str, LinearSystem]:
         """Return the channels of the stored weights and compare them with the layer's own kernel.
 
         Returns
         -------
-        DiagonalSystem
-            Poles (H, N/2), B (H, N/2, 1) the zero-order hold, C (H, 1, N/2) doubled, D (H, 1, 1).
+        dict
+            ``"core"``: DiagonalSystem, poles (H, N/2), B (H, N/2, 1) the zero-order hold,
+            C (H, 1, N/2) doubled, D (H, 1, 1).
 
         Raises
         ------
@@ -55,10 +60,10 @@ class S4DAdapter:
         """
         system = layer_system(module, parts_of(module))
         check_kernel(module, system)
-        return system
+        return {"core": system}
 
-    def to_block(self, module: nn.Module, core: ReducedSSM) -> nn.Module:
-        """Return a drop-in that filters with `core` and reuses the layer's other submodules.
+    def to_block(self, module: nn.Module, cores: Mapping[str, nn.Module]) -> nn.Module:
+        """Return a drop-in that filters with the core and reuses the layer's other submodules.
 
         Raises
         ------
@@ -69,7 +74,7 @@ class S4DAdapter:
         full = ReducedSSM.from_system(layer_system(module, parts))
         for candidate in candidates(module, parts, full):
             if agrees(module, candidate):
-                candidate.core = core
+                candidate.core = cores["core"]
                 return candidate.train(module.training)
         raise CheckpointError(
             message(
@@ -81,17 +86,18 @@ class S4DAdapter:
             )
         )
 
-    def from_system(
-        self, module: nn.Module, system: DiagonalSystem, *, states: int | None = None
+    def from_systems(
+        self, module: nn.Module, systems: Mapping[str, LinearSystem], *, states: int | None = None
     ) -> nn.Module:
-        """Return a copy of the layer, of its own class, whose kernel is that of `system`.
+        """Return a copy of the layer, of its own class, whose kernel is that of a system.
 
         Parameters
         ----------
         module : nn.Module
-            The layer that `system` was made from: gives steps, dtype and everything else.
-        system : DiagonalSystem
-            Batched, post-update, real output, (H, n) poles; padding with pole 0 or B 0.
+            The layer that the system was made from: gives steps, dtype and everything else.
+        systems : mapping
+            ``"core"``: DiagonalSystem, batched, post-update, real output, (H, n) poles; padding
+            with pole 0 or B 0.
         states : int, optional
             Real states per channel of the result, even; the largest order by default.
 
@@ -114,7 +120,7 @@ class S4DAdapter:
         Poles that the layer already has keep their stored parameters, bit for bit. The read-outs
         are rounded to the module's dtype; what that costs is outside every certificate.
         """
-        return write_layer(module, system, states)
+        return write_layer(module, systems["core"], states)
 
 
 def layer_system(module: nn.Module, parts: S4DParts) -> DiagonalSystem:

@@ -12,12 +12,12 @@ from torch import nn
 from ssmred.errors import CheckpointError, message
 from ssmred.networks.adapters.block import FilterBlock
 from ssmred.networks.adapters.s4d_parts import S4DParts, parts_of, read_weights
-from ssmred.networks.reduced import ReducedSSM
+from ssmred.networks.filters import LinearFilter
 from ssmred.systems import DiagonalSystem
 
-__all__ = ["agrees", "candidates", "check_kernel"]
+__all__ = ["FREE_FUNCTIONS", "candidates", "check_kernel"]
 
-_FREE_FUNCTIONS = (  # what a forward may call where no activation is a submodule; tried in turn
+FREE_FUNCTIONS = (  # what a forward may call where no activation is a submodule; tried in turn
     nn.GELU(),
     nn.GELU("tanh"),
     nn.SiLU(),
@@ -32,9 +32,6 @@ pairing of modes shows in the first few, at a cost that does not weigh on large 
 
 KERNEL_MARGIN = 8.0
 """Roundings per term that two evaluations of the same kernel may differ by."""
-
-LAYER_TOLERANCE = {torch.float32: 1e-3, torch.float64: 1e-9}
-"""Relative agreement asked of a whole layer; its kernel is compared to rounding beforehand."""
 
 
 def check_kernel(
@@ -97,42 +94,13 @@ def _own_kernel(
     return own.cpu()
 
 
-def candidates(module: nn.Module, parts: S4DParts, core: ReducedSSM) -> Iterator[FilterBlock]:
+def candidates(module: nn.Module, parts: S4DParts, core: LinearFilter) -> Iterator[FilterBlock]:
     """Yield the drop-ins that the structure allows, the likeliest first."""
     named = getattr(module, "transposed", None)
     layouts = (named,) if isinstance(named, bool) else (True, False)
-    activations = (getattr(module, parts.activation),) if parts.activation else _FREE_FUNCTIONS
+    activations = (getattr(module, parts.activation),) if parts.activation else FREE_FUNCTIONS
     dropout = getattr(module, parts.dropout) if parts.dropout else nn.Identity()
     mixing = getattr(module, parts.mixing) if parts.mixing else nn.Identity()
     for activation in activations:
         for transposed in layouts:
             yield FilterBlock(core, activation, dropout, mixing, transposed=transposed)
-
-
-def _answer(layer: nn.Module, u: torch.Tensor) -> tuple[torch.Tensor | None, bool]:
-    """Return a layer's output and whether it comes in a pair; None where it does not run."""
-    try:
-        answer = layer(u)
-    except (RuntimeError, ValueError, TypeError):
-        return None, False
-    paired = isinstance(answer, tuple)
-    return (answer[0] if paired else answer), paired
-
-
-def agrees(module: nn.Module, block: FilterBlock) -> bool:
-    """Tell whether a drop-in computes what the layer computes, and note if it returns a pair."""
-    channels, length = block.core.channels, 17
-    shape = (2, channels, length) if block.transposed else (2, length, channels)
-    noise = torch.randn(shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    for dtype in (torch.float64, module.D.dtype):
-        layer, drop_in = (copy.deepcopy(m).to("cpu", dtype).eval() for m in (module, block))
-        with torch.no_grad():
-            wanted, paired = _answer(layer, noise.to(dtype))
-            got, _ = _answer(drop_in, noise.to(dtype))
-        if wanted is not None:  # a class that insists on float32 is compared in float32
-            break
-    if wanted is None or got is None or wanted.shape != got.shape:
-        return False
-    block.paired = paired
-    tolerance = LAYER_TOLERANCE.get(wanted.dtype, 1e-2)
-    return bool((wanted - got).abs().max() <= tolerance * wanted.abs().max())

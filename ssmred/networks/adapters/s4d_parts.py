@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from ssmred.errors import CheckpointError, message
-from ssmred.networks.reduced import ReducedSSM
+from ssmred.networks.filters import is_core
 
 __all__ = ["S4DParts", "find_parts", "own_tensors", "parts_of", "read_weights", "to_numpy"]
 
@@ -44,7 +44,7 @@ def find_parts(module: nn.Module) -> S4DParts | None:
     buffers; at most one more child with tensors, a position-wise mixing from H channels; any
     number of children without tensors (activation, dropout).
     """
-    if set(own_tensors(module)) != {"D"} or isinstance(module, ReducedSSM):
+    if set(own_tensors(module)) != {"D"} or is_core(module):
         return None
     children = dict(module.named_children())
     kernels = [n for n, c in children.items() if set(own_tensors(c)) == _KERNEL_NAMES]

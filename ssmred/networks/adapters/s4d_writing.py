@@ -12,15 +12,15 @@ from ssmred.errors import CheckpointError, OrderError, message
 from ssmred.networks.adapters.s4d_checks import check_kernel
 from ssmred.networks.adapters.s4d_parts import own_tensors, parts_of, read_weights
 from ssmred.networks.reduced import ReducedSSM
-from ssmred.systems import DiagonalSystem
+from ssmred.systems.linear import LinearSystem
 
-__all__ = ["write_layer"]
+__all__ = ["replace_tensor", "write_layer"]
 
 
-def write_layer(module: nn.Module, system: DiagonalSystem, states: int | None) -> nn.Module:
-    """Return a copy of a layer that holds `system`; see `S4DAdapter.from_system`."""
+def write_layer(module: nn.Module, system: LinearSystem, states: int | None) -> nn.Module:
+    """Return a copy of a layer that holds `system`; see `S4DAdapter.from_systems`."""
     parts = parts_of(module)
-    where = "S4DAdapter.from_system"
+    where = "S4DAdapter.from_systems"
     core = ReducedSSM.from_system(system)
     padded = core.to_system()
     wanted = max(2 * int(core.orders.max(initial=0)), 2)
@@ -70,9 +70,9 @@ def write_layer(module: nn.Module, system: DiagonalSystem, states: int | None) -
     for name, array in values.items():
         room = [(0, 0)] * array.ndim
         room[1] = (0, max(modes - array.shape[1], 0))
-        _replace_tensor(kernel, name, np.pad(array, room)[:, :modes])
+        replace_tensor(kernel, name, np.pad(array, room)[:, :modes])
     D = padded.D[:, 0, 0].astype(module.D.detach().cpu().numpy().dtype)
-    _replace_tensor(result, "D", D)
+    replace_tensor(result, "D", D)
     for owner in (result, kernel):  # the classes remember their sizes under these names
         for name in ("n", "N", "d_state"):
             if getattr(owner, name, None) == 2 * parts.modes:
@@ -81,7 +81,8 @@ def write_layer(module: nn.Module, system: DiagonalSystem, states: int | None) -
     return result
 
 
-def _replace_tensor(owner: nn.Module, name: str, array: np.ndarray) -> None:
+def replace_tensor(owner: nn.Module, name: str, array: np.ndarray) -> None:
+    """Put an array in the place of a parameter or buffer, of any size, in the old dtype."""
     old = getattr(owner, name)
     new = torch.from_numpy(np.ascontiguousarray(array)).to(old.device, old.dtype)
     if name in owner._parameters:
