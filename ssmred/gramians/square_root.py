@@ -42,7 +42,7 @@ The read-out then balances what a large coefficient gains against what its round
 
 @dataclass(frozen=True, eq=False)
 class SquareRoot:
-    """Hold the least-squares problems ``min ||target + R (theta_0 - theta)||`` of all channels.
+    """Hold the least-squares problems ``min ||(target + R (theta_0 - theta)) L||`` of all channels.
 
     Attributes
     ----------
@@ -56,6 +56,9 @@ class SquareRoot:
         Norm of the part of the target that no read-out can reach.
     norms : (H,) float64
         Norm of the target.
+    mixing : (H, p, p) float64, optional
+        L, how errors of the outputs count together; the identity where it is None. The best
+        read-out does not depend on it, the errors do.
     """
 
     factor: np.ndarray
@@ -63,6 +66,11 @@ class SquareRoot:
     extra: np.ndarray
     residual: np.ndarray
     norms: np.ndarray
+    mixing: np.ndarray | None = None
+
+    def mixed(self, columns: np.ndarray) -> np.ndarray:
+        """Return errors of the outputs (H, K, p) as they count together."""
+        return columns if self.mixing is None else columns @ self.mixing
 
 
 def basis_square_root(system: DiagonalSystem, *, horizon: int | None = None) -> np.ndarray:

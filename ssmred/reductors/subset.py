@@ -19,6 +19,7 @@ from ssmred.gramians.square_root import (
     check_diagonal,
 )
 from ssmred.kernels.elimination import fill_removals
+from ssmred.kernels.shared_elimination import fill_shared_removals
 from ssmred.reductors.conjugation import ConjugatePath, find_conjugate_pairs
 from ssmred.reductors.reductor import Reductor
 from ssmred.reductors.subset_path import SubsetPath
@@ -144,8 +145,10 @@ class SubsetReductor(Reductor):
         removal = np.empty((channels, n), dtype=np.int64)
         errors = np.empty((channels, n + 1))
         errors[:, 0] = root.residual
-        target = root.factor @ theta + root.extra
-        fill_removals(root.factor, target, root.fixed, removal, errors)
+        target = root.mixed(root.factor @ theta + root.extra)
+        alone = (system.inputs, system.outputs) == (1, 1)
+        fill = fill_removals if alone else fill_shared_removals
+        fill(root.factor, target, root.fixed, removal, errors)
         if not np.isfinite(errors).all():
             raise AccuracyError(
                 message(

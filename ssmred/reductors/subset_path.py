@@ -116,6 +116,7 @@ class SubsetPath(ReductionPath):
         """Return the error of a system that differs from the full one in C and D only."""
         difference = system.replace(C=system.C - self.system.C, D=system.D - self.system.D)
         missed = self.root.extra - self.root.factor @ self._coefficients(difference)
+        missed = self.root.mixed(missed)
         error = np.sqrt(self.root.residual**2 + np.sum(missed**2, axis=(-2, -1)))
         return error.reshape(self.system.batch_shape)
 
