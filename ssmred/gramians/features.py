@@ -162,7 +162,8 @@ class FeatureRoot:
         ----------
         relative : float
             Length of the direction of its own that every column of a mode gets, relative to the
-            mode; see ``theory/square-root-doubling.md``. Input columns get `INPUT_ROUNDING`.
+            mode; see ``theory/square-root-doubling.md``. Columns of several inputs get
+            `INPUT_ROUNDING`.
 
         Returns
         -------
@@ -189,7 +190,7 @@ class FeatureRoot:
         for h, upper in enumerate(self._triangle):
             lengths = np.linalg.norm(upper[:, :width], axis=0)
             lengths[m:] = np.hypot(lengths[m::2], lengths[m + 1 :: 2]).repeat(2)
-            lengths *= np.where(np.arange(width) < m, INPUT_ROUNDING, relative)
+            lengths *= np.where(np.arange(width) < (m if m > 1 else 0), INPUT_ROUNDING, relative)
             own = np.zeros((width, size))
             own[:, :width] = np.diag(lengths)
             alive = np.append(lengths > 0, np.any(upper[:, width:] != 0, axis=0))
