@@ -31,6 +31,7 @@ __all__ = [
     "basis_square_root",
     "change_read_out",
     "check_diagonal",
+    "power_root",
 ]
 
 ROUNDING = 4 * np.finfo(float).eps
@@ -125,12 +126,7 @@ def basis_square_root(system: DiagonalSystem, *, horizon: int | None = None) -> 
     poles = np.ascontiguousarray(system.poles.reshape(channels, modes))
     B = system.B.reshape(channels, modes, system.inputs)
     alive = np.any(B != 0, axis=-1)
-    if system.is_discrete:
-        samples = INFINITE if horizon is None else horizon - 1
-        roots = np.empty((channels, 2 * modes, 2 * modes))
-        fill_response_roots(poles, alive, samples, int(system.is_post_update), roots)
-    else:
-        roots = _continuous_roots(poles, alive)
+    roots = _roots_of_powers(system, poles, alive, horizon)
     # With one input its weight is part of the coefficients.
     weights = np.ones((channels, modes, 1)) if system.inputs == 1 else B
     turns = _turns(weights * alive[..., None], system.real_output)
@@ -154,6 +150,51 @@ def basis_square_root(system: DiagonalSystem, *, horizon: int | None = None) -> 
             )
         )
     return factors.reshape(*system.batch_shape, *factors.shape[1:])
+
+
+def power_root(system: DiagonalSystem, *, horizon: int | None, where: str) -> np.ndarray:
+    """Return R with ``R^T R = Phi^T Phi`` for the powers of the poles that a read-out sees.
+
+    Columns of Phi are ``Re l_i**k`` and ``Im l_i**k`` (``e**(l_i t)`` in continuous time): without
+    weights, without what stands for the direct term, and without regularisation; zero for modes
+    that no input drives.
+
+    Returns
+    -------
+    (H, 2 n, 2 n) float64
+        Upper triangular.
+
+    Raises
+    ------
+    UnstableSystemError, AccuracyError
+        As :func:`basis_square_root`.
+    """
+    poles = np.ascontiguousarray(system.poles.reshape(-1, system.order))
+    driven = np.any(system.B != 0, axis=-1)
+    _check_decay(system, driven, horizon, where)
+    roots = _roots_of_powers(system, poles, driven.reshape(poles.shape), horizon)
+    if not np.isfinite(roots).all():
+        raise AccuracyError(
+            message(
+                where,
+                "an unstable mode overflows within the horizon",
+                cure="Shorten the horizon or remove that mode first.",
+            )
+        )
+    return np.swapaxes(roots, -1, -2)
+
+
+def _roots_of_powers(
+    system: DiagonalSystem, poles: np.ndarray, alive: np.ndarray, horizon: int | None
+) -> np.ndarray:
+    """Return the same (H, 2 n, 2 n), stored by columns, for flat poles (H, n)."""
+    if not system.is_discrete:
+        return _continuous_roots(poles, alive)
+    channels, modes = poles.shape
+    samples = INFINITE if horizon is None else horizon - 1
+    roots = np.empty((channels, 2 * modes, 2 * modes))
+    fill_response_roots(poles, alive, samples, int(system.is_post_update), roots)
+    return roots
 
 
 def basis_coefficients(system: DiagonalSystem) -> np.ndarray:
