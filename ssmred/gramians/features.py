@@ -69,7 +69,7 @@ def _weights(system: DiagonalSystem) -> np.ndarray:
 def driven_rows(rows: np.ndarray, system: DiagonalSystem) -> np.ndarray:
     """Return rows (H, 2 n, K) for modes of weight 1 as rows for the modes that B drives."""
     if system.inputs != 1:
-        return rows
+        return np.ascontiguousarray(rows)
     channels, states, width = rows.shape
     parts = rows.reshape(channels, states // 2, 2, width)
     b = system.B.reshape(channels, -1)[:, :, None]
