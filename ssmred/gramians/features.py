@@ -45,7 +45,7 @@ def features(system: DiagonalSystem, V: np.ndarray) -> np.ndarray:
         :func:`ssmred.gramians.basis_coefficients`; driven with weight 1 if there is one input.
     """
     modes, m = system.order, system.inputs
-    poles = np.ascontiguousarray(system.poles.reshape(-1, modes))
+    poles = np.ascontiguousarray(system.poles.reshape(int(np.prod(system.batch_shape)), modes))
     weights = _weights(system)
     count, _, length = V.shape
     U = np.moveaxis(V.reshape(count, len(poles), m, length), (1, 3), (0, 2))  # (H, S, T, m)
@@ -60,7 +60,8 @@ def features(system: DiagonalSystem, V: np.ndarray) -> np.ndarray:
 
 def _weights(system: DiagonalSystem) -> np.ndarray:
     """Return what drives (Re x, Im x) of every mode, (H, m, 2 n)."""
-    B = np.swapaxes(system.B.reshape(-1, system.order, system.inputs), -1, -2)
+    channels = int(np.prod(system.batch_shape))
+    B = np.swapaxes(system.B.reshape(channels, system.order, system.inputs), -1, -2)
     if system.inputs == 1:  # its weight is part of the coefficients
         B = (B != 0).astype(complex)
     return np.stack([B.real, B.imag], axis=-1).reshape(*B.shape[:-1], -1)

@@ -169,7 +169,8 @@ def power_root(system: DiagonalSystem, *, horizon: int | None, where: str) -> np
     UnstableSystemError, AccuracyError
         As :func:`basis_square_root`.
     """
-    poles = np.ascontiguousarray(system.poles.reshape(-1, system.order))
+    channels = int(np.prod(system.batch_shape))
+    poles = np.ascontiguousarray(system.poles.reshape(channels, system.order))
     driven = np.any(system.B != 0, axis=-1)
     _check_decay(system, driven, horizon, where)
     roots = _roots_of_powers(system, poles, driven.reshape(poles.shape), horizon)

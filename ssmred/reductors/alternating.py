@@ -58,8 +58,9 @@ class Alternation:
         """
         n, m, p = full.order, full.inputs, full.outputs
         roots = power_root(full, horizon=self.horizon, where="SubsetReductor")
-        flat = mask.reshape(-1, n)
-        B, C = start.B.reshape(-1, n, m).copy(), start.C.reshape(-1, p, n).copy()
+        flat = mask.reshape(len(roots), n)
+        B = start.B.reshape(len(roots), n, m).copy()
+        C = start.C.reshape(len(roots), p, n).copy()
         target = full.B.reshape(B.shape), full.C.reshape(C.shape)
         counts = np.zeros(len(flat), dtype=np.int64)
         for h, root in enumerate(roots):
@@ -83,8 +84,10 @@ def _error(full: DiagonalSystem, system: DiagonalSystem, roots: np.ndarray) -> n
     direct = full.D - system.D
     if full.is_post_update:
         direct = direct + full._output_part(full.C @ full.B - system.C @ system.B)
-    squares = np.sum(np.abs(direct) ** 2, axis=(-2, -1)).reshape(-1)
-    parts = [(x.B.reshape(-1, n, m), x.C.reshape(-1, p, n)) for x in (full, system)]
+    squares = np.sum(np.abs(direct) ** 2, axis=(-2, -1)).reshape(len(roots))
+    parts = [
+        (x.B.reshape(len(roots), n, m), x.C.reshape(len(roots), p, n)) for x in (full, system)
+    ]
     for h, root in enumerate(roots):
         Z = root[:, 0::2] + 1j * root[:, 1::2]
         for j in range(m):
