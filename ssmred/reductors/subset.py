@@ -107,8 +107,8 @@ class SubsetReductor(Reductor):
         horizon: int | None = None,
         metric: str | InputMoments | OutputMetric = "h2",
         refit: str = "output",
-        sweeps: int = 100,
-        change: float = 1e-4,
+        sweeps: int = 50,
+        change: float = 1e-3,
     ) -> None:
         self.horizon = check_horizon(horizon, "SubsetReductor")
         if metric != "h2" and not isinstance(metric, (InputMoments, OutputMetric)):
