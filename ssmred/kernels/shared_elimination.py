@@ -113,9 +113,7 @@ def _fill_shared_removal(factor, target, fixed, order, errors):
         pp, pq, qq = products[0, :count], products[1, :count], products[2, :count]
         for k in range(fixed, size):
             until = min(count, (k - fixed) // 2 + 1)
-            _add_products(
-                pp[:until], pq[:until], qq[:until], X[k, fixed : fixed + 2 * until]
-            )
+            _add_products(pp[:until], pq[:until], qq[:until], X[k, fixed : fixed + 2 * until])
         best = 0
         cheapest = math.inf
         for e in range(count):

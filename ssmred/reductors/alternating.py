@@ -85,9 +85,7 @@ def _error(full: DiagonalSystem, system: DiagonalSystem, roots: np.ndarray) -> n
     if full.is_post_update:
         direct = direct + full._output_part(full.C @ full.B - system.C @ system.B)
     squares = np.sum(np.abs(direct) ** 2, axis=(-2, -1)).reshape(len(roots))
-    parts = [
-        (x.B.reshape(len(roots), n, m), x.C.reshape(len(roots), p, n)) for x in (full, system)
-    ]
+    parts = [(x.B.reshape(len(roots), n, m), x.C.reshape(len(roots), p, n)) for x in (full, system)]
     for h, root in enumerate(roots):
         Z = root[:, 0::2] + 1j * root[:, 1::2]
         for j in range(m):

@@ -186,7 +186,7 @@ def test_silent_inputs_and_undriven_modes():
 
 def shared_norm(system, reduced, V, G):
     """Return the squared metric of a difference from its definition, by direct sums."""
-    S, m, T = V.shape
+    S, _, T = V.shape
     gap = system.impulse_response(T)[0] - reduced.impulse_response(T)[0]  # (T, p, m)
     errors = np.zeros(G.shape)
     for k in range(T):
@@ -268,11 +268,11 @@ def test_refusals():
     moments.update(V)
     with pytest.raises(UnsupportedOperationError, match="another system"):
         moments.square_root(system.replace(poles=system.poles / 2))
-    with pytest.raises(ShapeError, match="V .samples, 3, 30. and G .samples, 2, 30."):
+    with pytest.raises(ShapeError, match=r"V \(samples, 3, 30\) and G \(samples, 2, 30\)"):
         OutputSensitivity(system, 30).update(V, V)
     wild = system.replace(poles=1e200 * system.poles)
     with np.errstate(all="ignore"):
         moments = InputMoments(3, 30, system=wild)
-        with pytest.raises(AccuracyError, match="overflow"):
-            moments.update(V)
-            moments.square_root(wild)
+        moments.update(V)
+    with pytest.raises(AccuracyError, match="overflow"):
+        moments.square_root(wild)

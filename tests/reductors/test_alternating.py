@@ -128,9 +128,7 @@ def test_full_spectra_stay_real():
     reductor = SubsetReductor(horizon=30, refit="both")
     reduced = reductor.reduce(full, order=5)
     assert np.allclose(reduced.system.impulse_response(30).imag, 0, atol=1e-13)
-    assert np.isclose(
-        reduced.bound.value[0], distance(full, reduced.system, 30)[0], rtol=1e-9
-    )
+    assert np.isclose(reduced.bound.value[0], distance(full, reduced.system, 30)[0], rtol=1e-9)
     kept = reduced.kept[0, :6]
     direct = reductor.path(half).keeping(kept[None])
     assert np.isclose(direct.bound.value[0], reduced.bound.value[0], rtol=1e-9)
@@ -140,9 +138,7 @@ def test_full_spectra_stay_real():
 def test_continuous_time_and_real_data():
     rng = np.random.default_rng(5)
     poles = -np.exp(rng.uniform(-2, 2, 6))
-    system = DiagonalSystem(
-        poles, rng.standard_normal((6, 3)), rng.standard_normal((3, 6)), dt=0.0
-    )
+    system = DiagonalSystem(poles, rng.standard_normal((6, 3)), rng.standard_normal((3, 6)), dt=0.0)
     one, two = (SubsetReductor(refit=r).reduce(system, order=2) for r in ("output", "both"))
     assert two.bound.value < one.bound.value
     assert two.system.is_real

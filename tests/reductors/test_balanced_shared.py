@@ -48,7 +48,9 @@ def single(system):
 
 @pytest.mark.theorem("balanced-truncation")
 @pytest.mark.parametrize("recurrence", ["standard", "post-update"])
-@pytest.mark.parametrize(("n", "m", "p"), [(8, 3, 2), (8, 2, 5), (6, 1, 4), (6, 4, 1), (16, 16, 16)])
+@pytest.mark.parametrize(
+    ("n", "m", "p"), [(8, 3, 2), (8, 2, 5), (6, 1, 4), (6, 4, 1), (16, 16, 16)]
+)
 def test_modes_of_the_truncated_system_against_scipy(recurrence, n, m, p):
     rng = np.random.default_rng(n + m)
     system = layer(rng, n, m, p, recurrence)
@@ -119,7 +121,7 @@ def test_calibrated_balancing_moves_poles_by_the_moments_of_the_shared_state():
     again = InputMoments(3, 50, system=union)
     again.update(V)
     fitted = with_read_out(reduction, again.square_root(union), again.name)
-    gap = (fitted.system.simulate(V.swapaxes(1, 2)) - system.simulate(V.swapaxes(1, 2)))
+    gap = fitted.system.simulate(V.swapaxes(1, 2)) - system.simulate(V.swapaxes(1, 2))
     error = np.sqrt(np.mean(np.sum(gap**2, axis=(1, 2))))
     before = reduction.system.simulate(V.swapaxes(1, 2)) - system.simulate(V.swapaxes(1, 2))
     assert error < np.sqrt(np.mean(np.sum(before**2, axis=(1, 2))))

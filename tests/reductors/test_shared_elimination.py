@@ -66,8 +66,7 @@ def test_both_eliminations_take_the_same_path(n, m, p, real_output):
 
 HARD = {
     "small steps": np.exp(1e-2 * (-0.5 + 1j * np.pi * np.arange(24))),
-    "clusters": np.repeat(0.9 * np.exp(1j * np.arange(1, 9) / 3), 3)
-    * (1 + 1e-7 * np.arange(24)),
+    "clusters": np.repeat(0.9 * np.exp(1j * np.arange(1, 9) / 3), 3) * (1 + 1e-7 * np.arange(24)),
     "real": np.concatenate([1 - np.logspace(-1, -9, 12), -1 + np.logspace(-1, -6, 12)]),
     "repeated": np.repeat(0.8 * np.exp(1j * np.arange(1, 13) / 4), 2),
 }
