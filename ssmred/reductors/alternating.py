@@ -65,7 +65,7 @@ class Alternation:
         counts = np.zeros(len(flat), dtype=np.int64)
         for h, root in enumerate(roots):
             kept = np.flatnonzero(flat[h] & np.any(B[h] != 0, axis=-1))
-            if 0 < kept.size and not flat[h].all():
+            if kept.size > 0 and not flat[h].all():
                 problem = _Problem(root, target[0][h], target[1][h], kept, full.real_output)
                 counts[h] = problem.sweep(B[h], C[h], self)
         system = start.replace(B=B.reshape(start.B.shape), C=C.reshape(start.C.shape))
