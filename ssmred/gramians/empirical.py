@@ -9,7 +9,13 @@ import numpy as np
 import scipy.fft
 
 from ssmred.checks import check_integer, check_real_array
-from ssmred.errors import DataError, ShapeError, UnsupportedOperationError, message
+from ssmred.errors import (
+    DataError,
+    ShapeError,
+    UnsupportedOperationError,
+    message,
+)
+from ssmred.gramians.features import FeatureRoot
 from ssmred.gramians.square_root import (
     ROUNDING,
     SquareRoot,
@@ -43,11 +49,13 @@ class InputMoments:
     Parameters
     ----------
     channels : int
-        Number of channels H.
+        Number of input signals: that of the channels H, or ``H m`` for systems with m inputs each
+        (m for a layer with one shared state).
     horizon : int
         Length T of the inputs.
     system : DiagonalSystem, optional
-        The layer, batch shape (H,). Needed for long inputs and for targets.
+        The layer, batch shape (H,). Needed for long inputs, for targets, and for more than one
+        input or output.
 
     Raises
     ------
@@ -59,8 +67,9 @@ class InputMoments:
     Level: FLOAT. Short inputs: the (T, T) moments of every channel, by one batched matrix product
     per update; the square root of their Toeplitz sums keeps the redundancy of the states to
     ``1e-15``. Long inputs: moments of the states by the displacement formula, O(S H T n), accurate
-    to about ``1e-7`` of each state. Both linear in samples. Theory:
-    ``theory/calibrated-metric.md``.
+    to about ``1e-7`` of each state. Several inputs or outputs: QR of states and inputs along the
+    signals, ``2 S H T (m + 2 n)**2`` operations. All linear in samples. Theory:
+    ``theory/calibrated-metric.md``, ``theory/shared-metric.md``.
 
     Examples
     --------
@@ -83,8 +92,13 @@ class InputMoments:
         self.system = system
         self.samples = 0
         self.has_target: bool | None = None
+        self._shared: FeatureRoot | None = None
+        self.is_toeplitz = False
         if system is not None:
             _check_layer(system, self.channels, where)
+            if (system.inputs, system.outputs) != (1, 1):
+                self._shared = FeatureRoot(system)
+                return
         size = 8 * self.channels * self.horizon**2
         self.is_toeplitz = self.horizon <= LONGEST_TOEPLITZ and size <= LARGEST_TOEPLITZ
         if self.is_toeplitz:
@@ -119,9 +133,9 @@ class InputMoments:
 
         Parameters
         ----------
-        V : (S, H, T) float32 or float64
-            Samples, channels, time: what reaches the layer.
-        Y : (S, H, T) float32 or float64, optional
+        V : (S, H m, T) float32 or float64
+            Samples, channels, time: what reaches the layer. The inputs of the first system first.
+        Y : (S, H p, T) float32 or float64, optional
             Target outputs of the state-space part. By default the layer's own outputs for V. Given
             for every batch or for none.
 
@@ -131,19 +145,25 @@ class InputMoments:
             If shapes differ, values are nan or inf, or targets come only sometimes.
         """
         where = "InputMoments.update"
-        V = self._check_signals(V, "V", where)
+        V = self._check_signals(V, "V", self.channels, where)
         if self.has_target not in (None, Y is not None):
             raise DataError(message(where, "a target Y came with some batches and not with others"))
         if Y is not None:
-            Y = self._check_signals(Y, "Y", where)
-            if Y.shape != V.shape:
+            signals = self.channels
+            if self._shared is not None:
+                signals = self._shared.channels * self._shared.system.outputs
+            Y = self._check_signals(Y, "Y", signals, where)
+            if len(Y) != len(V):
                 raise ShapeError(
-                    message(where, "Y and V differ", expected=f"{V.shape}", got=f"{Y.shape}")
+                    message(where, "Y and V differ", expected=f"{len(V)} samples", got=f"{len(Y)}")
                 )
-            self._add_target(V, Y)
+            if self._shared is None:
+                self._add_target(V, Y)
         self.has_target = Y is not None
         self.samples += V.shape[0]
-        if self.is_toeplitz:
+        if self._shared is not None:
+            self._shared.add(V, Y)
+        elif self.is_toeplitz:
             W = np.ascontiguousarray(np.swapaxes(V, 0, 1))  # (H, S, T)
             block = max(1, BLOCK_BYTES // (8 * self.horizon**2))
             for start in range(0, self.channels, block):
@@ -158,8 +178,7 @@ class InputMoments:
         Parameters
         ----------
         system : DiagonalSystem
-            Batch of H real single-input single-output channels; the one given to the constructor,
-            if one was.
+            Batch of H with real outputs; the one given to the constructor, if one was.
 
         Returns
         -------
@@ -176,6 +195,8 @@ class InputMoments:
         self.check_accepts(system, where)
         if self.samples == 0:
             raise DataError(message(where, "no inputs were added", cure="Call update first."))
+        if self._shared is not None:
+            return self._shared_root(self._shared)
         poles = system.poles.reshape(self.channels, -1)
         alive = system.B.reshape(self.channels, -1) != 0
         size = 2 * system.order + 1
@@ -212,19 +233,39 @@ class InputMoments:
     def check_accepts(self, system: object, where: str = "InputMoments") -> None:
         """Raise UnsupportedOperationError unless these are inputs of the channels of a system."""
         _check_layer(system, self.channels, where)
+        if self._shared is None and (system.inputs, system.outputs) != (1, 1):
+            raise UnsupportedOperationError(
+                message(
+                    where,
+                    "several inputs or outputs need the states they belong to",
+                    cure="Pass system= to InputMoments.",
+                )
+            )
         self._check_same(system, where)
+
+    def _shared_root(self, shared: FeatureRoot) -> SquareRoot:
+        """Return the square root from the features along the signals."""
+        relative = TARGET_ROUNDING if self.has_target else ROUNDING
+        factor, extra, residual = (part / np.sqrt(self.samples) for part in shared.factor(relative))
+        theta = basis_coefficients(shared.system).reshape(extra.shape)
+        norms = np.linalg.norm(factor @ theta, axis=(-2, -1))
+        if self.has_target:
+            norms = np.sqrt(shared.target_energy / self.samples)
+        return SquareRoot(factor, shared.system.inputs, extra, residual, norms)
 
     def _poles(self) -> np.ndarray:
         return np.ascontiguousarray(self.system.poles.reshape(self.channels, -1))
 
-    def _check_signals(self, values: np.ndarray, name: str, where: str) -> np.ndarray:
+    def _check_signals(
+        self, values: np.ndarray, name: str, channels: int, where: str
+    ) -> np.ndarray:
         values = check_real_array(values, name, where)
-        if values.shape[1:] != (self.channels, self.horizon) or values.ndim != 3:
+        if values.shape[1:] != (channels, self.horizon) or values.ndim != 3:
             raise ShapeError(
                 message(
                     where,
                     f"{name} has the wrong shape",
-                    expected=f"(samples, {self.channels}, {self.horizon})",
+                    expected=f"(samples, {channels}, {self.horizon})",
                     got=f"{values.shape}",
                 )
             )
@@ -285,20 +326,19 @@ class InputMoments:
 
 
 def _check_layer(system: DiagonalSystem, channels: int, where: str) -> None:
-    """Raise unless ``system`` is a batch of so many real single-input single-output systems."""
+    """Raise unless ``system`` is a batch of real systems with so many inputs together."""
     check_diagonal(system, where)
     fits = (
         system.real_output
         and system.is_discrete
-        and (system.inputs, system.outputs) == (1, 1)
-        and int(np.prod(system.batch_shape)) == channels
+        and int(np.prod(system.batch_shape)) * system.inputs == channels
     )
     if not fits:
         raise UnsupportedOperationError(
             message(
                 where,
-                "an empirical metric needs independent real channels",
-                expected=f"{channels} single-input single-output systems with real_output, dt > 0",
+                "an empirical metric needs real channels",
+                expected=f"systems with real_output and dt > 0, {channels} inputs together",
                 got=repr(system),
             )
         )

@@ -31,6 +31,7 @@ __all__ = [
     "basis_square_root",
     "change_read_out",
     "check_diagonal",
+    "power_root",
 ]
 
 ROUNDING = 4 * np.finfo(float).eps
@@ -42,7 +43,7 @@ The read-out then balances what a large coefficient gains against what its round
 
 @dataclass(frozen=True, eq=False)
 class SquareRoot:
-    """Hold the least-squares problems ``min ||target + R (theta_0 - theta)||`` of all channels.
+    """Hold the least-squares problems ``min ||(target + R (theta_0 - theta)) L||`` of all channels.
 
     Attributes
     ----------
@@ -56,6 +57,9 @@ class SquareRoot:
         Norm of the part of the target that no read-out can reach.
     norms : (H,) float64
         Norm of the target.
+    mixing : (H, p, p) float64, optional
+        L, how errors of the outputs count together; the identity where it is None. The best
+        read-out does not depend on it, the errors do.
     """
 
     factor: np.ndarray
@@ -63,6 +67,11 @@ class SquareRoot:
     extra: np.ndarray
     residual: np.ndarray
     norms: np.ndarray
+    mixing: np.ndarray | None = None
+
+    def mixed(self, columns: np.ndarray) -> np.ndarray:
+        """Return errors of the outputs (H, K, p) as they count together."""
+        return columns if self.mixing is None else columns @ self.mixing
 
 
 def basis_square_root(system: DiagonalSystem, *, horizon: int | None = None) -> np.ndarray:
@@ -117,12 +126,7 @@ def basis_square_root(system: DiagonalSystem, *, horizon: int | None = None) -> 
     poles = np.ascontiguousarray(system.poles.reshape(channels, modes))
     B = system.B.reshape(channels, modes, system.inputs)
     alive = np.any(B != 0, axis=-1)
-    if system.is_discrete:
-        samples = INFINITE if horizon is None else horizon - 1
-        roots = np.empty((channels, 2 * modes, 2 * modes))
-        fill_response_roots(poles, alive, samples, int(system.is_post_update), roots)
-    else:
-        roots = _continuous_roots(poles, alive)
+    roots = _roots_of_powers(system, poles, alive, horizon)
     # With one input its weight is part of the coefficients.
     weights = np.ones((channels, modes, 1)) if system.inputs == 1 else B
     turns = _turns(weights * alive[..., None], system.real_output)
@@ -146,6 +150,52 @@ def basis_square_root(system: DiagonalSystem, *, horizon: int | None = None) -> 
             )
         )
     return factors.reshape(*system.batch_shape, *factors.shape[1:])
+
+
+def power_root(system: DiagonalSystem, *, horizon: int | None, where: str) -> np.ndarray:
+    """Return R with ``R^T R = Phi^T Phi`` for the powers of the poles that a read-out sees.
+
+    Columns of Phi are ``Re l_i**k`` and ``Im l_i**k`` (``e**(l_i t)`` in continuous time): without
+    weights, without what stands for the direct term, and without regularisation; zero for modes
+    that no input drives.
+
+    Returns
+    -------
+    (H, 2 n, 2 n) float64
+        Upper triangular.
+
+    Raises
+    ------
+    UnstableSystemError, AccuracyError
+        As :func:`basis_square_root`.
+    """
+    channels = int(np.prod(system.batch_shape))
+    poles = np.ascontiguousarray(system.poles.reshape(channels, system.order))
+    driven = np.any(system.B != 0, axis=-1)
+    _check_decay(system, driven, horizon, where)
+    roots = _roots_of_powers(system, poles, driven.reshape(poles.shape), horizon)
+    if not np.isfinite(roots).all():
+        raise AccuracyError(
+            message(
+                where,
+                "an unstable mode overflows within the horizon",
+                cure="Shorten the horizon or remove that mode first.",
+            )
+        )
+    return np.swapaxes(roots, -1, -2)
+
+
+def _roots_of_powers(
+    system: DiagonalSystem, poles: np.ndarray, alive: np.ndarray, horizon: int | None
+) -> np.ndarray:
+    """Return the same (H, 2 n, 2 n), stored by columns, for flat poles (H, n)."""
+    if not system.is_discrete:
+        return _continuous_roots(poles, alive)
+    channels, modes = poles.shape
+    samples = INFINITE if horizon is None else horizon - 1
+    roots = np.empty((channels, 2 * modes, 2 * modes))
+    fill_response_roots(poles, alive, samples, int(system.is_post_update), roots)
+    return roots
 
 
 def basis_coefficients(system: DiagonalSystem) -> np.ndarray:

@@ -117,10 +117,11 @@ def _rotate_three(a, b, c, v, w, tau):
 
 
 @njit(cache=True, error_model="numpy")
-def _delete_pair(R, Z, size, column):
+def _delete_pair(R, Z, size, column, turns):
     """Delete two columns of R, make it triangular again, and turn Z (q, K) along.
 
-    Afterwards ``Z[:, size - 2 : size]`` is what no remaining column can reach.
+    Afterwards ``Z[:, size - 2 : size]`` is what no remaining column can reach, and ``turns[j]``
+    holds (v, w, tau) of the reflector that turned rows j, j + 1 and j + 2.
     """
     for r in range(size):
         for k in range(max(column, r - 2), size - 2):  # left of that, zeros move onto zeros
@@ -128,12 +129,14 @@ def _delete_pair(R, Z, size, column):
     for j in range(column, size - 2):
         alpha, b, c = R[j, j], R[j + 1, j], R[j + 2, j]
         energy = b * b + c * c
+        turns[j, 2] = 0.0
         if energy == 0.0:
             continue
         beta = -math.copysign(math.sqrt(alpha * alpha + energy), alpha)
         tau = (beta - alpha) / beta
         v = b / (alpha - beta)
         w = c / (alpha - beta)
+        turns[j, 0], turns[j, 1], turns[j, 2] = v, w, tau
         R[j, j] = beta
         R[j + 1, j] = 0.0
         R[j + 2, j] = 0.0
@@ -163,6 +166,7 @@ def _fill_removal(factor, target, fixed, order, errors):
             Z[o, j] = target[j, o]
     left = np.arange(modes)
     X = np.empty((size, size))
+    turns = np.empty((size, 3))
     squared = errors[0] * errors[0]
     for step in range(modes):
         best = 0
@@ -174,7 +178,7 @@ def _fill_removal(factor, target, fixed, order, errors):
             if cost < cheapest:
                 cheapest = cost
                 best = e
-        _delete_pair(R, Z, size, fixed + 2 * best)
+        _delete_pair(R, Z, size, fixed + 2 * best, turns)
         order[step] = left[best]
         for e in range(best, modes - step - 1):
             left[e] = left[e + 1]

@@ -182,11 +182,11 @@ def united(reduction: Reduction) -> DiagonalSystem:
 
 
 def h2_root(system: DiagonalSystem, horizon: int | None) -> SquareRoot:
-    """Return the least-squares problems of the read-outs of a system (H,) in the h2 norm."""
+    """Return the least-squares problems of real read-outs of a system (H,) in the h2 norm."""
     factor = np.ascontiguousarray(basis_square_root(system, horizon=horizon))
-    theta = basis_coefficients(system).reshape(len(factor), -1, 1)
-    norms = np.linalg.norm((factor @ theta)[..., 0], axis=-1)
-    return SquareRoot(factor, 1, np.zeros_like(theta), np.zeros(len(factor)), norms)
+    theta = basis_coefficients(system).reshape(len(factor), -1, system.outputs)
+    norms = np.linalg.norm((factor @ theta).reshape(len(factor), -1), axis=-1)
+    return SquareRoot(factor, system.inputs, np.zeros_like(theta), np.zeros(len(factor)), norms)
 
 
 def with_read_out(reduction: Reduction, root: SquareRoot, metric: str) -> Reduction:
@@ -197,7 +197,7 @@ def with_read_out(reduction: Reduction, root: SquareRoot, metric: str) -> Reduct
     Parameters
     ----------
     reduction : Reduction
-        Of a diagonal system (H,), single-input single-output.
+        Of a diagonal system (H,) with real outputs.
     root : SquareRoot
         The metric, for :func:`united` of the reduction.
     metric : str

@@ -59,9 +59,7 @@ class Cut:
     def states(self) -> int:
         """Real states kept."""
         untouched = self.network.layers[len(self.reductions) :]
-        return sum(2 * int(r.orders.sum()) for r in self.reductions) + sum(
-            layer.states for layer in untouched
-        )
+        return sum(r.states for r in self.reductions) + sum(layer.states for layer in untouched)
 
 
 class Removal(Protocol):
@@ -195,7 +193,8 @@ class CalibratedRemoval:
     def cut(self, states: int) -> Cut:
         """Return the network that keeps at most so many states."""
         budget = allocate(self.paths, self.weights, states=states)
-        return self.cut_to([2 * int(modes.sum()) for modes in budget])
+        counts = zip(self.paths, budget, strict=True)
+        return self.cut_to([path.states_per_mode * int(modes.sum()) for path, modes in counts])
 
     def cut_to(self, budget: Sequence[int]) -> Cut:
         """Return the network whose layers keep at most so many states each."""
@@ -330,7 +329,7 @@ def moments_of(
 
 def relative_to_layer(paths: Sequence[ReductionPath]) -> list[np.ndarray]:
     """Weigh the squared errors of every layer by one over its squared norm."""
-    return [np.full(len(path.norms), 1.0 / max((path.norms**2).sum(), 1e-300)) for path in paths]
+    return [np.full(path.norms.shape, 1.0 / max((path.norms**2).sum(), 1e-300)) for path in paths]
 
 
 def _labelled(metric: str, method: str) -> str:

@@ -9,6 +9,7 @@ from ssmred.reductors.path import ReductionPath
 from ssmred.reductors.reduction import ErrorBound, Projection, Reduction
 from ssmred.reductors.reductor import Reductor
 from ssmred.reductors.residualised import ResidualisedReductor
+from ssmred.reductors.scores import aire_scores, last_scores, score_masks, truncation
 from ssmred.reductors.single_removals import single_removal_errors
 from ssmred.reductors.split import SplitPath, SplitReductor
 from ssmred.reductors.subset import SubsetReductor
@@ -31,7 +32,11 @@ __all__ = [
     "SplitReductor",
     "SubsetPath",
     "SubsetReductor",
+    "aire_scores",
     "allocate",
+    "last_scores",
     "removal_curve",
+    "score_masks",
     "single_removal_errors",
+    "truncation",
 ]

@@ -10,6 +10,7 @@ import numpy as np
 from ssmred.checks import check_horizon
 from ssmred.errors import OrderError, ShapeError, UnsupportedOperationError, message
 from ssmred.gramians.empirical import InputMoments
+from ssmred.gramians.features import driven_rows
 from ssmred.gramians.gramian import observability_factor
 from ssmred.gramians.hankel import gramian_factors, hankel_singular_values
 from ssmred.norms import h2_error, h2_norm
@@ -231,12 +232,7 @@ class _HorizonCore(_TruncationCore):
         return system, projection, np.asarray(h2_error(full, system, horizon=self.horizon))
 
 
-def _calibrated_factor(system: LinearSystem, moments: InputMoments) -> np.ndarray:
+def _calibrated_factor(system: DiagonalSystem, moments: InputMoments) -> np.ndarray:
     """Return L with ``L L^T = W``, the moments of the real states under calibration inputs."""
-    root = moments.square_root(system).factor[:, :, 1:]  # modes driven with weight 1
-    channels, _, states = root.shape
-    driven = np.swapaxes(root, -1, -2).reshape(channels, states // 2, 2, -1)
-    b = system.B[..., 0][:, :, None]
-    real, imag = driven[:, :, 0], driven[:, :, 1]
-    rows = np.stack([b.real * real - b.imag * imag, b.imag * real + b.real * imag], axis=2)
-    return np.ascontiguousarray(rows.reshape(channels, states, -1))
+    root = moments.square_root(system)
+    return driven_rows(np.swapaxes(root.factor[:, :, root.fixed :], -1, -2), system)

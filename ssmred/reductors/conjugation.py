@@ -8,7 +8,10 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 import numpy as np
+import numpy.typing as npt
 
+from ssmred.errors import ShapeError, message
+from ssmred.reductors.reduction import Reduction
 from ssmred.reductors.subset_path import SubsetPath
 from ssmred.systems import DiagonalSystem
 
@@ -54,9 +57,11 @@ class ConjugatePairs:
         return np.take_along_axis(values, self.position, axis=-1)
 
     def written_out(self, half: DiagonalSystem) -> DiagonalSystem:
-        """Return the full spectrum with the read-out of a half spectrum that differs in C and D."""
+        """Return the full spectrum of a half spectrum that differs in C, D and perhaps B."""
         modes = np.arange(self.system.order)
         own, later = self.partner == modes, self.partner < modes
+        if not np.array_equal(half.B, self.half.B):
+            return self._written_anew(half, own, later)
         C = np.take_along_axis(half.C, self.position[..., None, :], axis=-1)
         C = np.where(later[..., None, :], C.conj(), C) / 2
         # What scales B of a partner by a factor scales its C by the inverse.
@@ -66,6 +71,18 @@ class ConjugatePairs:
         C = np.where(own[..., None, :], 2 * C.real / _phase(self.gauge)[..., None, :], C)
         driven = np.any(self.system.B != 0, axis=-1)[..., None, :]
         return self.system.replace(C=np.where(driven, C, self.system.C), D=half.D)
+
+    def _written_anew(
+        self, half: DiagonalSystem, own: np.ndarray, later: np.ndarray
+    ) -> DiagonalSystem:
+        """Return the same with B of the half spectrum, partners exactly conjugate."""
+        B = np.take_along_axis(half.B, self.position[..., None], axis=-2)
+        C = np.take_along_axis(half.C, self.position[..., None, :], axis=-1)
+        B = np.where(later[..., None], B.conj(), B)
+        C = np.where(later[..., None, :], C.conj(), C) / 2
+        B = np.where(own[..., None], B.real, B)
+        C = np.where(own[..., None, :], 2 * C.real, C)
+        return self.system.replace(B=B, C=C, D=half.D)
 
 
 @dataclass(frozen=True, eq=False)
@@ -110,12 +127,32 @@ class ConjugatePath(SubsetPath):
             left,
         )
 
-    def _fit(self, counts: np.ndarray) -> tuple[np.ndarray, DiagonalSystem, np.ndarray]:
+    def keeping(self, mask: npt.ArrayLike) -> Reduction:
+        """Return the system that keeps the modes of a mask; see :meth:`SubsetPath.keeping`."""
+        values = np.asarray(mask)
+        if values.dtype == bool and values.shape == self.system.poles.shape:
+            driven = np.any(self.system.B != 0, axis=-1)
+            partner = np.take_along_axis(values, self.pairs.partner, axis=-1)
+            if np.any(driven & (partner != values)):
+                raise ShapeError(
+                    message(
+                        "SubsetPath.keeping",
+                        "the mask keeps one mode of a conjugate pair",
+                        expected="both or none: the system is real",
+                    )
+                )
+        return super().keeping(mask)
+
+    def _mask(self, counts: np.ndarray) -> np.ndarray:
         taken = _steps(self.left, counts[..., None])[..., 0]
-        mask, half, error = self.half._fit(self.half.system.order - taken)
-        mask = self.pairs.spread(mask)
+        return self.pairs.spread(self.half._mask(self.half.system.order - taken))
+
+    def _fit(self, mask: np.ndarray) -> tuple[DiagonalSystem, np.ndarray, np.ndarray | None]:
+        chosen = np.zeros(self.half.system.poles.shape, bool)
+        np.put_along_axis(chosen, self.pairs.position, mask, axis=-1)
+        half, error, sweeps = self.half._fit(chosen)
         system = self.pairs.written_out(half)
-        return mask, system.replace(C=np.where(mask[..., None, :], system.C, 0)), error
+        return system.replace(C=np.where(mask[..., None, :], system.C, 0)), error, sweeps
 
 
 def find_conjugate_pairs(system: DiagonalSystem) -> ConjugatePairs | None:

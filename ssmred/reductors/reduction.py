@@ -90,6 +90,8 @@ class Reduction:
         parts that were really reduced (:class:`SplitReductor`).
     converged : (...) bool, optional
         Where the result meets the conditions of a minimum, for methods that search for one.
+    sweeps : (...) int64, optional
+        Sweeps that were made, for methods that fit parts in turn.
     """
 
     full: LinearSystem
@@ -103,6 +105,14 @@ class Reduction:
     condition: np.ndarray | None = None
     compared: tuple[LinearSystem, LinearSystem] | None = None
     converged: np.ndarray | None = None
+    sweeps: np.ndarray | None = None
+
+    @property
+    def states(self) -> int:
+        """Real states kept, all channels together; a complex mode counts as two."""
+        system = self.system if self.system.order else self.full
+        per_mode = system.states // system.order if system.order else 1
+        return per_mode * int(np.sum(self.orders))
 
     @cached_property
     def bound(self) -> ErrorBound | None:

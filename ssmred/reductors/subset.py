@@ -8,8 +8,14 @@ from __future__ import annotations
 
 import numpy as np
 
-from ssmred.checks import check_horizon
-from ssmred.errors import AccuracyError, OrderError, ShapeError, message
+from ssmred.checks import check_choice, check_horizon, check_integer, check_positive
+from ssmred.errors import (
+    AccuracyError,
+    OrderError,
+    ShapeError,
+    UnsupportedOperationError,
+    message,
+)
 from ssmred.gramians.empirical import InputMoments
 from ssmred.gramians.output_metric import OutputMetric
 from ssmred.gramians.square_root import (
@@ -19,6 +25,8 @@ from ssmred.gramians.square_root import (
     check_diagonal,
 )
 from ssmred.kernels.elimination import fill_removals
+from ssmred.kernels.shared_elimination import fill_shared_removals
+from ssmred.reductors.alternating import Alternation
 from ssmred.reductors.conjugation import ConjugatePath, find_conjugate_pairs
 from ssmred.reductors.reductor import Reductor
 from ssmred.reductors.subset_path import SubsetPath
@@ -47,12 +55,23 @@ class SubsetReductor(Reductor):
     metric : "h2", InputMoments or OutputMetric
         The h2 norm of the error, its mean square on calibration inputs, or what it does to the
         output of the network around the layer.
+    refit : {"output", "both"}
+        What is fitted for the modes that stay: the read-out (C and D), or B too, in turn. With
+        several inputs and outputs a mode has rank one, and B decides which. Only the h2 metric: on
+        signals, B multiplies ``n m`` filtered inputs that no moments of the states hold.
+    sweeps : int
+        With ``refit="both"``: largest number of sweeps.
+    change : float
+        With ``refit="both"``: stop once a sweep lowers the error by less than this share of it.
 
     Notes
     -----
-    Level: FLOAT. Cost ``(2 n)**4 / 24`` for the path and ``O(n**3 log T)`` for the square root, per
-    channel, all channels in one kernel. Works on square roots throughout: errors are real down to
-    about ``1e-15 sum_i |c_i b_i| ||x_i||``. Theory: ``theory/removal-cost.md``.
+    Level: FLOAT. Cost per channel, all channels in one kernel: ``O(n**3 m log T)`` for the square
+    root; for the path ``(2 n)**4 / 24`` with one input and output, else ``O((2 n + m)**2 (2 n +
+    p))``; a sweep ``O(n**3 m + n**2 m p)``. Works on square roots throughout: errors are real down
+    to about ``1e-15 sum_i |c_i b_i| ||x_i||``. The modes are chosen, and ``tol`` is met, with the
+    errors of ``refit="output"``; with ``"both"`` the error of the result is at most that. Theory:
+    ``theory/removal-cost.md``, ``theory/shared-elimination.md``, ``theory/alternating-readout.md``.
 
     Examples
     --------
@@ -73,10 +92,23 @@ class SubsetReductor(Reductor):
     [True, False, True]
     >>> SubsetReductor().reduce(real, order=1).kept.tolist()
     [False, False, False]
+
+    One of two equal modes stays; the best single one has both input directions:
+
+    >>> twice = DiagonalSystem([0.5, 0.5], [[1.0, 0.0], [0.0, 1.0]], [[1.0, 1.0]])
+    >>> [bool(SubsetReductor(refit=r).reduce(twice, order=1).bound.relative < 1e-12)
+    ...  for r in ("output", "both")]
+    [False, True]
     """
 
     def __init__(
-        self, *, horizon: int | None = None, metric: str | InputMoments | OutputMetric = "h2"
+        self,
+        *,
+        horizon: int | None = None,
+        metric: str | InputMoments | OutputMetric = "h2",
+        refit: str = "output",
+        sweeps: int = 50,
+        change: float = 1e-3,
     ) -> None:
         self.horizon = check_horizon(horizon, "SubsetReductor")
         if metric != "h2" and not isinstance(metric, (InputMoments, OutputMetric)):
@@ -98,6 +130,22 @@ class SubsetReductor(Reductor):
                 )
             )
         self.metric = metric
+        self.alternation = None
+        if check_choice(refit, ("output", "both"), "refit", "SubsetReductor") == "both":
+            if not isinstance(metric, str):
+                raise UnsupportedOperationError(
+                    message(
+                        "SubsetReductor",
+                        "calibration inputs hold no moments that B could be fitted by",
+                        cure='Reduce with metric="h2" and refit="both"; then fit C and D of the '
+                        "result on the data (ssmred.pipeline.measured.with_read_out).",
+                    )
+                )
+            self.alternation = Alternation(
+                self.horizon,
+                check_integer(sweeps, "sweeps", "SubsetReductor", low=1),
+                check_positive(change, "change", "SubsetReductor", allow_zero=True),
+            )
 
     def check_accepts(self, system: DiagonalSystem) -> None:
         """Raise an error unless the system is diagonal and what an input drives decays.
@@ -144,8 +192,10 @@ class SubsetReductor(Reductor):
         removal = np.empty((channels, n), dtype=np.int64)
         errors = np.empty((channels, n + 1))
         errors[:, 0] = root.residual
-        target = root.factor @ theta + root.extra
-        fill_removals(root.factor, target, root.fixed, removal, errors)
+        target = root.mixed(root.factor @ theta + root.extra)
+        alone = (system.inputs, system.outputs) == (1, 1)
+        fill = fill_removals if alone else fill_shared_removals
+        fill(root.factor, target, root.fixed, removal, errors)
         if not np.isfinite(errors).all():
             raise AccuracyError(
                 message(
@@ -161,6 +211,7 @@ class SubsetReductor(Reductor):
             root.norms.reshape(batch),
             self._metric_name(),
             root,
+            alternation=self.alternation,
         )
 
     def _square_root(self, system: DiagonalSystem, theta: np.ndarray) -> SquareRoot:

@@ -1,6 +1,6 @@
 """The path of a backward elimination, and the reductions along it.
 
-Theory: ``theory/optimal-readout.md``.
+Theory: ``theory/optimal-readout.md``, ``theory/alternating-readout.md``.
 """
 
 from __future__ import annotations
@@ -10,8 +10,10 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
+from ssmred.errors import ShapeError, message
 from ssmred.gramians.square_root import SquareRoot, basis_coefficients, change_read_out
 from ssmred.kernels.elimination import fill_read_out_changes
+from ssmred.reductors.alternating import Alternation
 from ssmred.reductors.path import ReductionPath
 from ssmred.reductors.reduction import ErrorBound, Reduction
 from ssmred.systems import DiagonalSystem
@@ -39,6 +41,8 @@ class SubsetPath(ReductionPath):
         Norm of the target; ``errors / norms`` is relative.
     metric : str
         ``"h2"``, ``"h2, horizon T"`` or ``"calibrated, ..."``.
+    alternation : Alternation, optional
+        How B is fitted too; reductions then have at most these errors.
     """
 
     system: DiagonalSystem
@@ -47,6 +51,7 @@ class SubsetPath(ReductionPath):
     norms: np.ndarray
     metric: str
     root: SquareRoot = field(repr=False)
+    alternation: Alternation | None = field(default=None, kw_only=True)
 
     def reduction(self, kept: npt.ArrayLike) -> Reduction:
         """Return the system that keeps so many modes of each channel, with the best read-out.
@@ -74,22 +79,61 @@ class SubsetPath(ReductionPath):
         Level: FLOAT; the error is evaluated from the stored coefficients, so their rounding is in
         it. Cost O(n**3) per channel. Theory: ``theory/optimal-readout.md``.
         """
-        mask, system, error = self._fit(self._check_kept(kept))
+        return self._reduction(self._mask(self._check_kept(kept)))
+
+    def keeping(self, mask: npt.ArrayLike) -> Reduction:
+        """Return the system that keeps the modes of a mask, with the best read-out.
+
+        Parameters
+        ----------
+        mask : (..., n) bool
+            Modes to keep, chosen by whatever rule. Where conjugate pairs go as one, both modes of a
+            pair have to stay or go.
+
+        Returns
+        -------
+        Reduction
+
+        Raises
+        ------
+        ShapeError
+            If the mask is not one of bool, of this shape, or splits a pair.
+        """
+        where = "SubsetPath.keeping"
+        values = np.asarray(mask)
+        if values.dtype != bool or values.shape != self.system.poles.shape:
+            raise ShapeError(
+                message(
+                    where,
+                    "the mask does not fit the modes",
+                    expected=f"{self.system.poles.shape} of bool",
+                    got=f"{values.shape} of {values.dtype}",
+                )
+            )
+        return self._reduction(values)
+
+    def _reduction(self, mask: np.ndarray) -> Reduction:
+        system, error, sweeps = self._fit(mask)
+        theorem = "optimal-readout" if sweeps is None else "alternating-readout"
         return Reduction(
             full=self.system,
             system=packed(system, mask),
             orders=np.asarray(np.sum(mask, axis=-1)),
             method="subset",
-            claim=ErrorBound(error, self.norms, self.metric, "optimal-readout", exact=True),
+            claim=ErrorBound(error, self.norms, self.metric, theorem, exact=True),
             kept=mask,
+            sweeps=sweeps,
         )
 
-    def _fit(self, counts: np.ndarray) -> tuple[np.ndarray, DiagonalSystem, np.ndarray]:
-        """Return which modes stay, the full system with the others' read-out 0, and its error."""
+    def _mask(self, counts: np.ndarray) -> np.ndarray:
+        """Return which modes stay where so many stay."""
         n = self.system.order
         rank = np.empty_like(self.removal)
         np.put_along_axis(rank, self.removal, np.broadcast_to(np.arange(n), rank.shape), axis=-1)
-        mask = rank >= (n - counts)[..., None]
+        return rank >= (n - counts)[..., None]
+
+    def _fit(self, mask: np.ndarray) -> tuple[DiagonalSystem, np.ndarray, np.ndarray | None]:
+        """Return the full system with the others' read-out 0, its error, and sweeps if any."""
         channels = self.root.factor.shape[0]
         theta = self._coefficients(self.system)
         change = np.empty_like(theta)
@@ -97,7 +141,7 @@ class SubsetPath(ReductionPath):
             self.root.factor,
             theta,
             self.root.extra,
-            mask.reshape(channels, n),
+            np.ascontiguousarray(mask.reshape(channels, self.system.order)),
             self.root.fixed,
             change,
         )
@@ -106,7 +150,9 @@ class SubsetPath(ReductionPath):
         )
         # removed modes: exactly zero, whatever the division by B left
         system = system.replace(C=np.where(mask[..., None, :], system.C, 0))
-        return mask, system, self._error(system)
+        if self.alternation is None:
+            return system, self._error(system), None
+        return self.alternation.improve(self.system, system, mask)
 
     def _coefficients(self, system: DiagonalSystem) -> np.ndarray:
         theta = basis_coefficients(system)
@@ -116,6 +162,7 @@ class SubsetPath(ReductionPath):
         """Return the error of a system that differs from the full one in C and D only."""
         difference = system.replace(C=system.C - self.system.C, D=system.D - self.system.D)
         missed = self.root.extra - self.root.factor @ self._coefficients(difference)
+        missed = self.root.mixed(missed)
         error = np.sqrt(self.root.residual**2 + np.sum(missed**2, axis=(-2, -1)))
         return error.reshape(self.system.batch_shape)
 

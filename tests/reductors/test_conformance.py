@@ -45,6 +45,11 @@ class TestSubset(ReductorConformance):
         return SubsetReductor(**options)
 
 
+class TestSubsetWithInputsFitted(TestSubset):
+    def make(self, **options):
+        return SubsetReductor(refit="both", sweeps=3, **options)
+
+
 class TestBalanced(ReductorConformance):
     def make(self, **options):
         return BalancedReductor(**options)
