@@ -72,9 +72,7 @@ class LRU(SharedStateLayer):
 
     def discrete(self) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Return poles (N/2,), B (N/2, H) and C (H, N/2), complex128."""
-        poles = torch.exp(
-            torch.complex(-self.nu_log.double().exp(), self.theta_log.double().exp())
-        )
+        poles = torch.exp(torch.complex(-self.nu_log.double().exp(), self.theta_log.double().exp()))
         B = torch.complex(self.B_re.double(), self.B_im.double())
         C = torch.complex(self.C_re.double(), self.C_im.double())
         return poles, self.gamma_log.double().exp().unsqueeze(-1) * B, C

@@ -29,7 +29,7 @@ class MarkedModule(nn.Module):
     def mark(self) -> None:
         """Set the marks; to be called once the parameters exist."""
         for name in self.SLOW:
-            setattr(self._parameters[name], "_optim", {"lr": SLOW_RATE, "weight_decay": 0.0})
+            self._parameters[name]._optim = {"lr": SLOW_RATE, "weight_decay": 0.0}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)

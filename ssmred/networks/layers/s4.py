@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import ClassVar
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -13,6 +14,19 @@ from ssmred.systems import DenseSystem
 from ssmred.systems.linear import LinearSystem
 
 __all__ = ["S4"]
+
+
+class _Filter(nn.Module):
+    """Hold the tensors of the filter, and what follows it, under upstream's names."""
+
+    def __init__(
+        self, kernel: S4Kernel, copies: int, activation: nn.Module, dropout: float
+    ) -> None:
+        super().__init__()
+        self.D = nn.Parameter(torch.randn(copies, kernel.inv_dt.shape[0]))
+        self.kernel = kernel
+        self.activation = activation
+        self.drop = nn.Dropout1d(dropout) if dropout > 0.0 else nn.Identity()
 
 
 class S4(StateSpaceLayer):
@@ -71,9 +85,7 @@ class S4(StateSpaceLayer):
         self.transposed = transposed
         self.bidirectional = bidirectional
         self.mixing = check_choice(mixing, self.MIXINGS, "mixing", "S4")
-        self.layer = nn.Module()
-        self.layer.D = nn.Parameter(torch.randn(copies, channels))
-        self.layer.kernel = S4Kernel(
+        kernel = S4Kernel(
             channels,
             states,
             rows=(1 + bidirectional) * copies,
@@ -82,9 +94,8 @@ class S4(StateSpaceLayer):
             dt_min=dt_min,
             dt_max=dt_max,
         )
-        plain = mixing == "none"
-        self.layer.activation = nn.Identity() if plain else nn.GELU()
-        self.layer.drop = nn.Dropout1d(dropout) if dropout > 0.0 else nn.Identity()
+        activation = nn.Identity() if mixing == "none" else nn.GELU()
+        self.layer = _Filter(kernel, copies, activation, dropout)
         self.output_linear: nn.Module = nn.Identity()
         if mixing == "glu":
             wide = nn.Linear(channels * copies, 2 * channels)
@@ -159,9 +170,8 @@ class S4(StateSpaceLayer):
         """
         dA, dB, C, D = (to_array(tensor) for tensor in self._recurrence())
         copies, channels = D.shape
-        shape = (copies, *dA.shape)
-        A = _flat(to_array(torch.from_numpy(dA).expand(shape)))
-        B = _flat(to_array(torch.from_numpy(dB).expand(shape[:-1])))[..., None]
+        A = np.tile(dA, (copies, 1, 1))
+        B = np.tile(dB, (copies, 1))[..., None]
         systems = {}
         for number, core in enumerate(("core", "backward")[: 1 + self.bidirectional]):
             rows = C[number * copies : (number + 1) * copies]
@@ -183,7 +193,3 @@ class S4(StateSpaceLayer):
 
     def _recurrence(self) -> tuple[torch.Tensor, ...]:
         return (*self.layer.kernel.discrete(), self.layer.D.double())
-
-
-def _flat(array):
-    return array.reshape(-1, *array.shape[2:])
