@@ -35,10 +35,10 @@ class RandomNetwork(nn.Module):
         depth = int(rng.integers(1, 4))
         self.prenorm, self.residual = bool(rng.integers(2)), bool(rng.integers(2))
         self.pooling = ("mean", "last", "max")[int(rng.integers(3))]
-        gated = bool(rng.integers(2))
+        mixing = ("linear", "glu")[int(rng.integers(2))]
         self.encoder = nn.Linear(self.inputs, width)
         self.layers = nn.ModuleList(
-            S4D(width, 2 * int(rng.integers(1, 5)), gated=gated) for _ in range(depth)
+            S4D(width, 2 * int(rng.integers(1, 5)), mixing=mixing) for _ in range(depth)
         )
         norm = (nn.LayerNorm, nn.Identity)[int(rng.integers(2))]
         self.norms = nn.ModuleList(norm(width) for _ in range(depth))

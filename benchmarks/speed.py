@@ -18,7 +18,7 @@ from torch import nn
 
 import ssmred
 from ssmred import zoo
-from ssmred.networks.deep import DeepS4D
+from ssmred.networks.deep import DeepSSM
 from ssmred.reductors import SubsetReductor
 from ssmred.report import table
 
@@ -42,7 +42,7 @@ def seconds(run: Callable[[], object], repeats: int = REPEATS) -> float:
 def long_range_network() -> nn.Module:
     """Return a freshly initialised network of the size used on the Long Range Arena."""
     torch.manual_seed(0)
-    return DeepS4D(1, 10, channels=CHANNELS, states=STATES, layers=LAYERS).eval()
+    return DeepSSM(1, 10, channels=CHANNELS, states=STATES, layers=LAYERS).eval()
 
 
 def peak_gibibytes() -> float:

@@ -13,12 +13,14 @@ from ssmred._version import __version__
 
 if TYPE_CHECKING:
     from ssmred.certify import Certificate, InputSet, verify
+    from ssmred.networks import export
     from ssmred.pipeline import ReductionResult, load, reduce
 
 _HOMES = {
     "Certificate": "ssmred.certify",
     "InputSet": "ssmred.certify",
     "ReductionResult": "ssmred.pipeline",
+    "export": "ssmred.networks",
     "load": "ssmred.pipeline",
     "reduce": "ssmred.pipeline",
     "verify": "ssmred.certify",
@@ -42,6 +44,7 @@ __all__ = [
     "InputSet",
     "ReductionResult",
     "__version__",
+    "export",
     "load",
     "reduce",
     "verify",

@@ -17,7 +17,7 @@ from typer.testing import CliRunner
 
 from ssmred import pipeline
 from ssmred.cli import app
-from ssmred.networks.deep import DeepS4D
+from ssmred.networks.deep import DeepSSM
 from ssmred.pipeline.methods import METHODS
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -25,20 +25,20 @@ STEPS = 24
 
 FACTORY = '''
 """A tiny classifier, as a user would write it down."""
-from ssmred.networks.deep import DeepS4D
+from ssmred.networks.deep import DeepSSM
 
 
 def classifier():
-    return DeepS4D(1, 3, channels=4, states=8, layers=2, gated=False)
+    return DeepSSM(1, 3, channels=4, states=8, layers=2, mixing="linear")
 
 
-class Deciding(DeepS4D):
+class Deciding(DeepSSM):
     def forward(self, x):
         return super().forward(x) if bool(x.mean() < 9.0) else super().forward(-x)
 
 
 def deciding():
-    return Deciding(1, 3, channels=4, states=8, layers=2, gated=False)
+    return Deciding(1, 3, channels=4, states=8, layers=2, mixing="linear")
 '''
 
 
@@ -48,7 +48,7 @@ def place(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("user")
     (folder / "my_nets.py").write_text(FACTORY)
     torch.manual_seed(0)
-    model = DeepS4D(1, 3, channels=4, states=8, layers=2, gated=False)
+    model = DeepSSM(1, 3, channels=4, states=8, layers=2, mixing="linear")
     save_file(model.state_dict(), folder / "trained.safetensors")
     np.save(folder / "inputs.npy", np.random.default_rng(0).uniform(-1, 1, (160, STEPS, 1)))
     return folder

@@ -15,6 +15,7 @@ from ssmred.networks.discovery import (
     import_network,
     with_systems,
 )
+from ssmred.networks.exporting import SystemChain, export
 from ssmred.networks.filters import LinearFilter
 from ssmred.networks.reader import TorchReader
 from ssmred.networks.reduced import ReducedSSM
@@ -35,10 +36,12 @@ __all__ = [
     "ReducedSSM",
     "SharedSSM",
     "StreamingNetwork",
+    "SystemChain",
     "TorchReader",
     "adapter_for",
     "check_adapter",
     "core_for",
+    "export",
     "export_plain",
     "find_layers",
     "import_network",

@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import load_file
 
 from ssmred.errors import CheckpointError
-from ssmred.networks.deep import DeepS4D
+from ssmred.networks.deep import DeepSSM
 
 _DATA = files("ssmred.zoo") / "data"
 
@@ -87,7 +87,7 @@ def record(name: str) -> dict[str, Any]:
     return json.loads((_DATA / f"{name}.json").read_text())
 
 
-def load(name: str) -> tuple[DeepS4D, ZooData]:
+def load(name: str) -> tuple[DeepSSM, ZooData]:
     """Return a bundled trained network, in eval mode, and its data.
 
     Parameters
@@ -97,7 +97,7 @@ def load(name: str) -> tuple[DeepS4D, ZooData]:
 
     Returns
     -------
-    model : DeepS4D
+    model : DeepSSM
         A fresh copy with the trained float32 weights.
     data : ZooData
         Calibration sample and all 10,000 test images.
@@ -112,7 +112,7 @@ def load(name: str) -> tuple[DeepS4D, ZooData]:
     Data: Fashion-MNIST (Zalando SE, MIT licence), averaged over 2 x 2 pixels and read row by row.
     Made by ``benchmarks/train_fashion_mnist.py``.
     """
-    model = DeepS4D(1, 10, **record(name)["recipe"])
+    model = DeepSSM(1, 10, **record(name)["recipe"])
     with as_file(_DATA / f"{name}.safetensors") as path:
         model.load_state_dict(load_file(path))
     return model.eval(), _data()

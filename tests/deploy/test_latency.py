@@ -14,15 +14,15 @@ from ssmred.deploy import LatencyReport, Measurement, Spread, latency
 from ssmred.deploy.memory import parameter_bytes
 from ssmred.errors import DataError, OrderError, ShapeError, UnsupportedOperationError
 from ssmred.networks import import_network
-from ssmred.networks.deep import DeepS4D
+from ssmred.networks.deep import DeepSSM
 
 STEPS = 24
 
 
 @pytest.fixture(scope="module")
-def original() -> DeepS4D:
+def original() -> DeepSSM:
     torch.manual_seed(0)
-    return DeepS4D(1, 3, channels=4, states=8, layers=2).eval()
+    return DeepSSM(1, 3, channels=4, states=8, layers=2).eval()
 
 
 @pytest.fixture(scope="module")
@@ -136,7 +136,7 @@ def test_tokens_are_inputs_too():
         def __init__(self) -> None:
             super().__init__()
             self.embedding = nn.Embedding(5, 3)
-            self.body = DeepS4D(3, 2, channels=4, states=4, layers=1)
+            self.body = DeepSSM(3, 2, channels=4, states=4, layers=1)
 
         def forward(self, tokens: torch.Tensor) -> torch.Tensor:
             return self.body(self.embedding(tokens))
@@ -179,7 +179,7 @@ def test_wrong_inputs_are_refused(original, wrong, error, text):
 def test_wrong_models_and_numbers_are_refused(original, inputs):
     with pytest.raises(UnsupportedOperationError, match="reduced is not a network"):
         latency(original, "model", inputs)
-    other = DeepS4D(1, 5, channels=4, states=8, layers=2).eval()
+    other = DeepSSM(1, 5, channels=4, states=8, layers=2).eval()
     with pytest.raises(ShapeError, match="outputs of the models differ"):
         latency(original, other, inputs)
     for wrong in ({"repeats": 0}, {"batches": (0,)}, {"threads": 0}, {"threads": 1.5}):

@@ -14,7 +14,7 @@ from ssmred.networks import (
     import_network,
     with_systems,
 )
-from ssmred.networks.deep import DeepS4D
+from ssmred.networks.deep import DeepSSM
 from ssmred.networks.discovery import is_imported
 
 # float32 networks of a few layers, outputs of size one
@@ -49,7 +49,7 @@ def test_execution_order_where_traceable():
     [
         (lambda: ExampleNetwork(prenorm=True), (2, 40, 3)),
         (lambda: ExampleNetwork(gated=False, frozen=("log_dt", "A_imag")), (2, 40, 3)),
-        (lambda: DeepS4D(3, 5, channels=8, states=8, layers=2), (2, 40, 3)),
+        (lambda: DeepSSM(3, 5, channels=8, states=8, layers=2), (2, 40, 3)),
         (Untraceable, (2, 40, 4)),
     ],
 )

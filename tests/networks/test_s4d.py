@@ -35,7 +35,7 @@ def read(layer):
     "layer",
     [
         S4D(5, 8),
-        S4D(5, 8, gated=False, dropout=0.1),
+        S4D(5, 8, mixing="linear", dropout=0.1),
         DiagonalMixer(5, 8),
         DiagonalMixer(5, 8, dropout=0.2, frozen=FROZEN),
         DiagonalMixer(5, 8, frozen=("log_dt",), gated=False, transposed=False),

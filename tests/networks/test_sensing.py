@@ -9,7 +9,7 @@ from torch import nn
 
 from ssmred.errors import DataError
 from ssmred.networks import ReducedSSM, import_network
-from ssmred.networks.deep import DeepS4D
+from ssmred.networks.deep import DeepSSM
 from ssmred.networks.sensing import inputs_of, lengths_seen, outputs, sensitivities
 
 STEP = 1e-5
@@ -19,7 +19,7 @@ SECOND_ORDER = 1e-7
 
 def network() -> tuple[nn.Module, dict[str, nn.Module], torch.Tensor]:
     torch.manual_seed(0)
-    imported = import_network(DeepS4D(2, 3, channels=4, states=6, layers=2).double().eval())
+    imported = import_network(DeepSSM(2, 3, channels=4, states=6, layers=2).double().eval())
     cores = {layer.name: imported.core(layer.name) for layer in imported.layers}
     return imported.model, cores, torch.randn(5, 20, 2, dtype=torch.float64)
 

@@ -25,7 +25,7 @@ from ssmred.networks import (
     storage,
     weights_sha256,
 )
-from ssmred.networks.deep import DeepS4D
+from ssmred.networks.deep import DeepSSM
 
 NETWORKS = {
     "example": (lambda: ExampleNetwork(), (2, 21, 3)),
@@ -33,7 +33,7 @@ NETWORKS = {
         lambda: ExampleNetwork(prenorm=True, gated=False, frozen=("log_dt",)),
         (2, 21, 3),
     ),
-    "own": (lambda: DeepS4D(3, 5, channels=6, states=8, layers=2, dropout=0.1), (2, 21, 3)),
+    "own": (lambda: DeepSSM(3, 5, channels=6, states=8, layers=2, dropout=0.1), (2, 21, 3)),
     "pooled": (PooledNetwork, (2, 21)),
     "positional": (lambda: Positional(21), (2, 21, 2)),
     "tokens": (TokenNetwork, None),

@@ -9,7 +9,7 @@ from ssmred.certify.graph import operation_name
 from ssmred.certify.rules_table import RULES, rule
 from ssmred.errors import ShapeError, UnsupportedOperationError
 from ssmred.networks import StreamingNetwork, import_network
-from ssmred.networks.deep import DeepS4D
+from ssmred.networks.deep import DeepSSM
 
 # float64: the recurrence against FFT convolutions through a few layers
 STREAM_ROUNDING = 1e-10
@@ -48,7 +48,7 @@ def test_example_network(prenorm):
 
 def test_own_network_tokens_and_pooling():
     torch.manual_seed(0)
-    own = DeepS4D(1, 10, channels=6, states=8, layers=2, dropout=0.1)
+    own = DeepSSM(1, 10, channels=6, states=8, layers=2, dropout=0.1)
     assert_streams(settle(own, torch.float64), inputs(3, 20, 1))
     tokens = torch.randint(0, 11, (3, 17), generator=torch.Generator().manual_seed(1))
     assert_streams(settle(TokenNetwork(), torch.float64), tokens)

@@ -17,7 +17,7 @@ from ssmred.certify.graph import operation_name
 from ssmred.certify.rules_table import RULES, rule
 from ssmred.errors import UnsupportedOperationError
 from ssmred.networks import ReducedSSM, import_network, trace
-from ssmred.networks.deep import DeepS4D
+from ssmred.networks.deep import DeepSSM
 
 # float64 evaluation of a few hundred operations on numbers of size 1 to 100
 ROUNDING = 1e-10
@@ -53,7 +53,7 @@ def test_example_network(prenorm, gated):
 
 def test_own_network_with_batch_norm():
     torch.manual_seed(0)
-    model = settle(DeepS4D(1, 10, channels=6, states=8, layers=3, dropout=0.1), torch.float64)
+    model = settle(DeepSSM(1, 10, channels=6, states=8, layers=3, dropout=0.1), torch.float64)
     graph = assert_graph_computes(model, random_inputs((2, 21, 1)))
     assert [node.name for node in graph.ssm_nodes] == ["layers.0", "layers.1", "layers.2"]
 

@@ -5,16 +5,17 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from ssmred.networks.deep import DeepS4D
+from ssmred.networks.deep import DeepSSM
 from ssmred.networks.layers import S4D
 
 HORIZON = 48
 
 
-def classifier(*, gated: bool = True, layers: int = 2, dropout: float = 0.0) -> DeepS4D:
+def classifier(*, gated: bool = True, layers: int = 2, dropout: float = 0.0) -> DeepSSM:
     """Return a freshly initialised network of 2 layers x 6 channels x 16 states, in eval mode."""
     torch.manual_seed(7)
-    model = DeepS4D(2, 3, channels=6, states=16, layers=layers, dropout=dropout, gated=gated)
+    mixing = "glu" if gated else "linear"
+    model = DeepSSM(2, 3, channels=6, states=16, layers=layers, dropout=dropout, mixing=mixing)
     return model.eval()
 
 
