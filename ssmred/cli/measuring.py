@@ -89,12 +89,13 @@ def described(name: str) -> dict[str, Any]:
     from ssmred.pipeline.reduction import count
 
     model, data = zoo.load(name)
-    layers = import_network(model).layers
+    network = import_network(model)
+    layers = network.layers
     recorded = zoo.record(name)
     return {
         "name": name,
         "layers": len(layers),
-        "channels": layers[0].system.poles.shape[0],
+        "channels": network.core(layers[0].name).inputs,
         "states": sum(layer.states for layer in layers),
         "parameters": count(model),
         "steps": data.test.inputs.shape[1],

@@ -13,6 +13,7 @@ from ssmred.networks.filters import LinearFilter
 from ssmred.networks.reduced import ReducedSSM
 from ssmred.networks.shared import SharedSSM
 from ssmred.systems import DenseSystem, DiagonalSystem
+from ssmred.systems.diagonalisation import diagonalised
 from ssmred.systems.linear import LinearSystem
 
 __all__ = [
@@ -112,9 +113,12 @@ def core_like(old: LinearFilter, system: LinearSystem, orders: Any) -> LinearFil
 
 
 def largest_order(system: LinearSystem) -> int:
-    """Return the real states of the largest channel, at least 2."""
-    orders = np.asarray(core_for(system).orders)
-    return max(int(orders.max(initial=1)) * (1 if isinstance(system, DenseSystem) else 2), 2)
+    """Return the real states of the largest channel, at least 2: two per mode that it needs."""
+    if isinstance(system, DenseSystem):
+        modes = diagonalised(system, half=True, limit=np.inf).modes
+    else:
+        modes = np.asarray(core_for(system).orders)
+    return 2 * max(int(modes.max(initial=1)), 1)
 
 
 def check_core(core: LinearFilter, system: LinearSystem, name: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -10,14 +11,15 @@ import torch
 from torch import nn
 
 from ssmred.certify import InputSet
-from ssmred.networks import import_network
+from ssmred.networks import ImportedNetwork, import_network
 from ssmred.pipeline.alternatives import alternatives
 from ssmred.pipeline.guarantees import certify_layers, certify_statistically, certify_worst_case
 from ssmred.pipeline.methods import SUBSET
 from ssmred.pipeline.progress import Progress
 from ssmred.pipeline.request import DEFAULT_TOL, check_request, with_length_of_data
 from ssmred.pipeline.result import ReductionResult, RemovalCurve
-from ssmred.reductors import removal_curve
+from ssmred.reductors import modal_form, removal_curve
+from ssmred.systems import DenseSystem
 
 CERTIFY = {
     "worst-case": certify_worst_case,
@@ -127,6 +129,7 @@ def reduce(
         with Progress(progress) as bars:
             network = import_network(model)
             request = with_length_of_data(request, network)
+            network = in_modal_form(network, request.horizon)
             outcome = CERTIFY[request.guarantee](model, network, request, bars)
             removed, error = removal_curve(outcome.removal.paths, outcome.removal.weights)
             others = alternatives(network, request, outcome, bars)
@@ -144,6 +147,20 @@ def reduce(
         method=request.method,
         seconds=time.perf_counter() - started,
     )
+
+
+def in_modal_form(network: ImportedNetwork, horizon: int | None) -> ImportedNetwork:
+    """Return the same network, whose dense layers are reduced by way of their modes.
+
+    The network itself stays as it is: errors are those against its dense systems.
+    """
+    layers = [
+        replace(layer, system=modal_form(layer.system, horizon=horizon).system)
+        if isinstance(layer.system, DenseSystem)
+        else layer
+        for layer in network.layers
+    ]
+    return replace(network, layers=tuple(layers))
 
 
 def count(model: nn.Module) -> int:

@@ -5,6 +5,7 @@ from ssmred.reductors.balanced import BalancedReductor
 from ssmred.reductors.h2_optimal import H2OptimalReductor
 from ssmred.reductors.hankel import HankelReductor
 from ssmred.reductors.modal import ModalReductor
+from ssmred.reductors.modal_form import ModalForm, modal_form
 from ssmred.reductors.path import ReductionPath
 from ssmred.reductors.reduction import ErrorBound, Projection, Reduction
 from ssmred.reductors.reductor import Reductor
@@ -22,6 +23,7 @@ __all__ = [
     "FrequencyWeightedReductor",
     "H2OptimalReductor",
     "HankelReductor",
+    "ModalForm",
     "ModalReductor",
     "Projection",
     "Reduction",
@@ -35,6 +37,7 @@ __all__ = [
     "aire_scores",
     "allocate",
     "last_scores",
+    "modal_form",
     "removal_curve",
     "score_masks",
     "single_removal_errors",

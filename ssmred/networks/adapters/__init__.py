@@ -68,6 +68,7 @@ def known_families() -> str:
     return ", ".join(dict.fromkeys(adapter.family for adapter in _ADAPTERS))
 
 
-from ssmred.networks.adapters import s4d  # noqa: E402  (registers itself)
+from ssmred.networks.adapters import dss, s4_block, s4d  # noqa: E402  (they need the above)
 
-register_adapter(s4d.S4DAdapter())
+for _adapter in (s4_block.S4Adapter(), dss.DSSAdapter(), s4d.S4DAdapter()):
+    register_adapter(_adapter)
