@@ -14,7 +14,7 @@ from ssmred.networks.discovery import FoundLayer, filter_name, layer_name
 from ssmred.networks.filters import LinearFilter
 from ssmred.systems.linear import LinearSystem
 
-__all__ = ["SystemChain", "export"]
+__all__ = ["SystemChain", "export", "layer_systems"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -108,9 +108,15 @@ def export(model: nn.Module) -> LinearSystem | SystemChain:
             )
         return next(iter(systems.values()))
     chain: list[tuple[str, LinearSystem]] = []
-    for path in _in_order(model, paths):
-        chain += _systems_of(path, model.get_submodule(path)).items()
+    for _, systems in layer_systems(model):
+        chain += systems.items()
     return SystemChain(tuple(chain))
+
+
+def layer_systems(model: nn.Module) -> Iterator[tuple[str, dict[str, LinearSystem]]]:
+    """Go through path and systems, by filter name, of every layer; raises as `export`."""
+    for path in _in_order(model, _layer_paths(model)):
+        yield path, _systems_of(path, model.get_submodule(path))
 
 
 def _systems_of(path: str, module: nn.Module) -> dict[str, LinearSystem]:
