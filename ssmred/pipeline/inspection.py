@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -82,12 +82,12 @@ def inspect(
     ('s4d', 24)
     """
     asked = dict(options or {})
-    if norm is not None:
-        if asked.setdefault("norm", norm) != norm:
-            raise RequestError(message("inspect", "norm is given twice, as two things"))
+    if norm is not None and asked.setdefault("norm", norm) != norm:
+        raise RequestError(message("inspect", "norm is given twice, as two things"))
     with Progress(progress) as bars:
         stored, found, name = _read(source, asked, bars)
-        rest = {k: t for k, t in stored.tensors.items() if not _is_inside(k, found)}
+        inside = {key for layer in found for key in layer.tensors}
+        rest = {key: tensor for key, tensor in stored.tensors.items() if key not in inside}
         check_finite(rest)
         advance = bars.stage("Hankel singular values", len(found))
         layers = []
@@ -126,8 +126,7 @@ def _read(
             {k: t.detach() for k, t in source.state_dict().items() if torch.is_tensor(t)}, "network"
         )
         check_finite(stored.tensors)
-        advance = bars.stage("reading layers", 0)
-        return stored, module_layers(source, lambda *_: advance(1)), type(source).__name__
+        return stored, module_layers(source, _bar(bars)), type(source).__name__
     if isinstance(source, Mapping):
         stored, name = as_stored(source), "tensors"
     elif isinstance(source, (str, Path)):
@@ -141,8 +140,19 @@ def _read(
                 got=type(source).__name__,
             )
         )
-    advance = bars.stage("reading layers", 0)
-    return stored, stored_layers(stored, options, advance=lambda *_: advance(1)), name
+    return stored, stored_layers(stored, options, advance=_bar(bars)), name
+
+
+def _bar(bars: Progress) -> Callable[[int, int], None]:
+    """Return what advances a bar that is opened once it is known how many layers there are."""
+    opened: list[Callable[[int], None]] = []
+
+    def advance(_done: int, total: int) -> None:
+        if not opened:
+            opened.append(bars.stage("reading layers", total))
+        opened[0](1)
+
+    return advance
 
 
 def _inspected(layer: StoredLayer, tensors: Mapping[str, torch.Tensor]) -> InspectedLayer:
@@ -175,10 +185,6 @@ def _inspected(layer: StoredLayer, tensors: Mapping[str, torch.Tensor]) -> Inspe
         silent=layer.silent,
         impossible=layer.impossible,
     )
-
-
-def _is_inside(name: str, layers: list[StoredLayer]) -> bool:
-    return any(name in layer.tensors for layer in layers)
 
 
 def _numbers(tensors: Any) -> int:

@@ -62,9 +62,11 @@ def plot_hankel_decay(
     with style():
         figure = Figure(figsize=(3.0 * columns + 0.6, 2.3 * rows + 0.5), layout="constrained")
         panels = figure.subplots(rows, columns, squeeze=False, sharey=True)
+        bottom = min(float(_bands(values)[0].min(initial=1.0)) for _, values in curves)
         for index, panel in enumerate(panels.flat):
             if index < len(curves):
                 _draw(panel, *curves[index])
+                panel.set_ylim(max(0.5 * bottom, SMALLEST), 2.0)
             else:
                 panel.set_visible(False)
         for panel in panels[:, 0]:
@@ -77,16 +79,22 @@ def plot_hankel_decay(
 
 
 def _draw(panel: Axes, name: str, values: np.ndarray) -> None:
-    alive = values[values[:, 0] > 0]
     panel.set_title(name, fontsize=8.5)
     panel.set_yscale("log")
-    panel.set_ylim(SMALLEST, 2.0)
     clean(panel, grid="both")
-    if not len(alive):
+    low, middle, high = _bands(values)
+    if not low.size:
         panel.text(0.5, 0.5, "no response", transform=panel.transAxes, ha="center", color=GREY)
         return
-    shares = np.maximum(alive / alive[:, :1], SMALLEST / 10.0)
-    low, middle, high = np.quantile(shares, (0.1, 0.5, 0.9), axis=0)
     orders = np.arange(1, values.shape[1] + 1)
     panel.fill_between(orders, low, high, color=BLUE, alpha=0.25, linewidth=0)
     panel.plot(orders, middle, color=BLUE, marker="." if len(orders) < 40 else None)
+
+
+def _bands(values: np.ndarray) -> np.ndarray:
+    """Return the 10th, 50th and 90th percentile over channels that respond, (3, n) or (3, 0)."""
+    alive = values[values[:, 0] > 0]
+    if not len(alive):
+        return np.zeros((3, 0))
+    shares = np.maximum(alive / alive[:, :1], SMALLEST / 10.0)
+    return np.quantile(shares, (0.1, 0.5, 0.9), axis=0)

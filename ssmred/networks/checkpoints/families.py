@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 import torch
@@ -21,6 +21,10 @@ __all__ = ["FAMILIES", "Family", "family_named", "whole_number", "yes_or_no"]
 Tensors = Mapping[str, torch.Tensor]
 Shapes = Mapping[str, tuple[int, ...]]
 Filters = Mapping[str, LinearSystem | LinearFilter]
+
+
+def _nothing(_tensors: Tensors) -> dict[str, Any]:
+    return {}
 
 
 @dataclass(frozen=True)
@@ -53,12 +57,12 @@ class Family:
     name: str
     recognises: Callable[[Shapes], bool]
     read: Callable[..., Filters]
-    options: Mapping[str, Callable[[Any], Any]]
-    asks: Callable[[Tensors], dict[str, tuple[Any, ...]]]
-    facts: Callable[[Tensors], dict[str, Any]]
-    markers: frozenset[str]
+    options: Mapping[str, Callable[[Any], Any]] = field(default_factory=dict)
+    asks: Callable[[Tensors], dict[str, tuple[Any, ...]]] = _nothing
+    facts: Callable[[Tensors], dict[str, Any]] = _nothing
+    markers: frozenset[str] = frozenset()
     above: tuple[str, ...] = ()
-    silent: Mapping[str, str] | None = None
+    silent: Mapping[str, str] = field(default_factory=dict)
 
     def chosen(self, options: Mapping[str, Any]) -> dict[str, Any]:
         """Return those options that this family knows."""
@@ -92,10 +96,6 @@ def _real_number(value: Any) -> float:
 
 def _text(value: Any) -> str:
     return str(value)
-
-
-def _nothing(_tensors: Tensors) -> dict[str, Any]:
-    return {}
 
 
 # S4: diagonal and with a low-rank term -----------------------------------------------------------
@@ -154,24 +154,33 @@ _S4 = Family(
     recognises=s4_names.recognises_tensors,
     read=_read_s4,
     options={
-        field.name: {"length": whole_number, "swap_channels": yes_or_no}.get(
-            field.name, _real_number if field.name == "bandlimit" else _text
+        one.name: {"length": whole_number, "swap_channels": yes_or_no}.get(
+            one.name, _real_number if one.name == "bandlimit" else _text
         )
-        for field in fields(S4Settings)
-        if field.name != "trust"  # of two realisations, a class without which there is but one
+        for one in fields(S4Settings)
+        if one.name != "trust"  # of two realisations, a class without which there is but one
     },
     asks=_s4_asks,
     facts=_s4_facts,
-    markers=frozenset({
-        "A_real", "inv_A_real", "inv_w_real", "log_w_real", "A_imag", "w_imag", "inv_dt", "l_kernel",
-    }),
+    markers=frozenset(
+        [
+            "A_real",
+            "inv_A_real",
+            "inv_w_real",
+            "log_w_real",
+            "A_imag",
+            "w_imag",
+            "inv_dt",
+            "l_kernel",
+        ]
+    ),
     above=("D",),
     silent={
         "bandlimit": "none, unless given as an option",
         "swap_channels": "the order of outputs only",
         "dropout, activation, layout": "not needed for these answers",
     },
-)  # fmt: skip
+)
 
 # The others --------------------------------------------------------------------------------------
 
@@ -179,8 +188,6 @@ _S4D = Family(
     name="s4d",
     recognises=s4d_reading.recognises_tensors,
     read=s4d_reading.read_s4d,
-    options={},
-    asks=_nothing,
     facts=lambda _: {"generation": "state-spaces/s4, minimal", "discretisation": "zero-order hold"},
     markers=frozenset({"log_A_real", "A_imag", "log_dt", "C"}),
     above=("D",),

@@ -78,12 +78,14 @@ def stored_layers(
                 f"there is no state-space layer that ssmred knows among {len(stored.tensors)} "
                 "tensors",
                 expected="; ".join(
-                    f"{f.name} ({', '.join(sorted(f.markers))})" if f.markers else f.name
-                    for f in FAMILIES
+                    f"{family.name} ({', '.join(sorted(family.markers))})"
+                    if family.markers
+                    else family.name
+                    for family in FAMILIES
                 ),
                 got=_first_names(stored.tensors),
                 cure="An own layer: build the network, register an adapter and pass the module.",
-            )  # fmt: skip
+            )
         )
     known = {name for place in places for name in place.family.options}
     for name in sorted(set(options) - known):
@@ -207,7 +209,7 @@ def _layer(place: Place, stored: StoredTensors, options: Mapping[str, Any]) -> S
         facts=facts,
         tensors=place.names,
         readings=tuple(readings),
-        silent=dict(family.silent or {}),
+        silent=dict(family.silent),
         impossible=tuple(f"{said(assumed)}: {error}" for assumed, error in refused),
     )
 

@@ -12,7 +12,7 @@ from ssmred.networks.adapters import adapter_for
 from ssmred.networks.checkpoints.found import Filter, Reading, StoredLayer, filter_of
 from ssmred.networks.checkpoints.layers import placed
 from ssmred.networks.discovery import layer_name
-from ssmred.networks.exporting import layer_systems
+from ssmred.networks.exporting import layer_paths, systems_at
 from ssmred.networks.filters import LinearFilter
 from ssmred.systems.linear import LinearSystem
 
@@ -29,7 +29,7 @@ def module_layers(
     model : nn.Module
         Never modified.
     advance : callable, optional
-        Called with how many layers are read, and how many there are (0: not known yet).
+        Called with how many layers are read, and how many there are.
 
     Raises
     ------
@@ -38,10 +38,12 @@ def module_layers(
     """
     tensors = {k: t for k, t in model.state_dict().items() if isinstance(t, torch.Tensor)}
     layers = []
-    for path, systems in layer_systems(model):
+    paths = layer_paths(model)
+    for path in paths:
+        systems = systems_at(model, path)
         layers.append(_described(path, model.get_submodule(path), systems, tensors))
         if advance is not None:
-            advance(len(layers), 0)
+            advance(len(layers), len(paths))
     return layers
 
 

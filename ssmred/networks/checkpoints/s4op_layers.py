@@ -66,11 +66,10 @@ def s4op_layers(
             "bypassed channels": found.width - len(layer.active),
             "norms": found.norm_kind + (f", {options['norm']}-norm" if "norm" in options else ""),
         }
-        silent = dict(family.silent or {})
+        silent = dict(family.silent)
         if "norm" not in options:
-            silent = {
-                "norm": "pre or post, not needed for these answers; needed to run it"
-            } | silent
+            meaning = "pre or post; not needed for these answers, but to run it"
+            silent = {"norm": meaning} | silent
         layers.append(
             StoredLayer(
                 name=layer.name,
