@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import pickle
+import warnings
 import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -41,7 +42,8 @@ class StoredTensors:
     Attributes
     ----------
     tensors : dict of str to torch.Tensor
-        Without the prefixes of wrappers (``module.``, ``_orig_mod.``, a ``model.`` before all).
+        Without the prefixes of wrappers (``module.``, ``_orig_mod.``, a ``model.`` before all);
+        with dots for the slashes of flattened trees.
     form : str
         What kind of file it was.
     entry : str
@@ -185,7 +187,8 @@ def _tensor(key: str, value: Any) -> torch.Tensor:
 
 
 def _unwrapped(tensors: dict[str, torch.Tensor], name: str) -> dict[str, torch.Tensor]:
-    found = {short: tensors[long] for short, long in without_wrappers(tensors).items()}
+    dotted = {key.replace("/", "."): tensor for key, tensor in tensors.items()}
+    found = {short: dotted[long] for short, long in without_wrappers(dotted).items()}
     if len(found) < len(tensors):
         raise CheckpointError(
             message(
@@ -229,7 +232,8 @@ def _is_npz(path: Path) -> bool:
 
 def _from_npz(path: Path) -> StoredTensors:
     try:
-        with np.load(path, allow_pickle=False) as file:
+        # opened here: NumPy leaves a damaged file open
+        with path.open("rb") as opened, np.load(opened, allow_pickle=False) as file:
             arrays = {key: file[key] for key in file.files}
     except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
         raise CheckpointError(
@@ -247,7 +251,9 @@ def _from_npz(path: Path) -> StoredTensors:
 
 def _from_torch(path: Path) -> StoredTensors:
     try:
-        loaded = torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # about pickles, which are refused below
+            loaded = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         reason = str(error).partition("WeightsUnpickler error:")[2].strip().partition("\n")[0]
         raise CheckpointError(
@@ -259,7 +265,7 @@ def _from_torch(path: Path) -> StoredTensors:
                 cure=f"{_SAFE}, where the network can be built.",
             )
         ) from error
-    except (RuntimeError, OSError, EOFError, ValueError, KeyError, AttributeError) as error:
+    except Exception as error:  # torch's own errors are many; a damaged file is one story
         first = str(error).partition("\n")[0]
         raise CheckpointError(
             message(

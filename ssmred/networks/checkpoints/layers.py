@@ -145,8 +145,7 @@ def placed(tensors: Mapping[str, torch.Tensor]) -> list[Place]:
 
 
 def _owner(name: str) -> str:
-    """Return a name without its last part; keys of flattened trees have slashes."""
-    return name[: max(name.rfind("."), name.rfind("/")) + 1]
+    return name[: name.rfind(".") + 1]
 
 
 def _up(prefix: str) -> str:
@@ -222,7 +221,7 @@ def layer_path(path: str) -> str:
     >>> layer_path("layers.0.core"), layer_path("layers.0.layer"), layer_path("")
     ('layers.0', 'layers.0', 'model')
     """
-    outer, _, last = path.replace("/", ".").rpartition(".")
+    outer, _, last = path.rpartition(".")
     return (outer if last in _INNER else path) or "model"
 
 
