@@ -34,7 +34,8 @@ class Answers:
     spare : dict of float to int, or None
         States that balanced truncation can leave out of all channels together, by level.
     hankel : (H, n) float64, or None
-        Hankel singular values of every channel, falling.
+        Hankel singular values of every channel, falling: those of ``C (z I - A)^-1 B``, in either
+        recurrence.
     problem : str
         Why there are no Hankel singular values.
     """
@@ -79,7 +80,9 @@ def answers_of(
     ordered = np.sort(times)
     summary = [float(ordered[-1]), float(ordered[ordered.size // 2]), float(ordered[0])]
     try:
-        values = hankel_singular_values(system).reshape(len(states), -1)
+        # of C (z - A)^-1 B: balanced truncation keeps the recurrence, and the theorem is about these
+        values = hankel_singular_values(system.replace(recurrence="standard"))
+        values = values.reshape(len(states), -1)
     except (UnstableSystemError, AccuracyError) as error:
         return Answers(margin, *summary, None, None, str(error))
     spare = {
