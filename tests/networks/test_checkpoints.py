@@ -431,11 +431,11 @@ def test_missing_tensors_of_s4(name):
 def test_missing_tensors_of_a_stored_filter():
     tensors = dict(cores()["ReducedSSM"].state_dict())
     del tensors["offsets"]
-    with pytest.raises(CheckpointError, match="core.offsets is missing"):
+    with pytest.raises(CheckpointError, match=r"core\.offsets is missing"):
         layers_of({f"core.{name}": tensor for name, tensor in tensors.items()})
     tensors = dict(cores()["SharedSSM"].state_dict())
     tensors["C"] = tensors["C"][:, :2]
-    with pytest.raises(CheckpointError, match="core.*C does not fit"):
+    with pytest.raises(CheckpointError, match=r"core.*C does not fit"):
         layers_of({f"core.{name}": tensor for name, tensor in tensors.items()})
 
 
