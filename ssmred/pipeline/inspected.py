@@ -118,7 +118,7 @@ class Inspection:
     numbers : int
         Real numbers in all floating-point tensors; a complex number is two.
     hints : dict of str to Any
-        What files beside it say.
+        What files beside it, or a training checkpoint's own settings, say; never used.
     layers : tuple of InspectedLayer
     rest : tuple of str
         Names of the tensors that belong to no recognised state-space layer: mixing, norms, ...
@@ -222,7 +222,7 @@ class Inspection:
             )
         if self.others:
             lines.append(f"left alone, no tensors: {_listed(self.others)}")
-        lines += [f"{name}: {value}" for name, value in self.hints.items()]
+        lines += [f"beside the tensors, {n}: {value}" for n, value in self.hints.items()]
         return "\n".join(lines)
 
     def _sizes(self) -> str:

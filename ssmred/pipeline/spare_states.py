@@ -80,7 +80,7 @@ def answers_of(
     ordered = np.sort(times)
     summary = [float(ordered[-1]), float(ordered[ordered.size // 2]), float(ordered[0])]
     try:
-        # of C (z - A)^-1 B: balanced truncation keeps the recurrence, and the theorem is about these
+        # of C (z - A)^-1 B: balanced truncation keeps the recurrence, and the bound has these
         values = hankel_singular_values(system.replace(recurrence="standard"))
         values = values.reshape(len(states), -1)
     except (UnstableSystemError, AccuracyError) as error:

@@ -26,8 +26,18 @@ from ssmred.networks.adapters.dss import read_dss
 from ssmred.networks.adapters.s4_reading import read_s4
 from ssmred.networks.adapters.s4_settings import UPSTREAM
 from ssmred.networks.adapters.s4d_reading import read_s4d
-from ssmred.networks.checkpoints import as_stored, module_layers, read_file, stored_layers
+from ssmred.networks.checkpoints import (
+    FAMILIES,
+    Family,
+    as_stored,
+    module_layers,
+    read_file,
+    stored_layers,
+)
+from ssmred.networks.checkpoints import layers as checkpoint_layers
 from ssmred.networks.deep import DeepSSM
+from ssmred.pipeline import inspect
+from ssmred.systems import DiagonalSystem
 
 # the same reader on the same tensors; two readers differ by roundings of exp(A dt) - 1
 EXACT, ROUNDING = 0.0, 1e-14
@@ -76,7 +86,8 @@ def written(kind, tensors, folder):
         torch.save({"model_state_dict": tensors, "optimizer": optimiser, "epoch": 3}, path)
     elif kind == "lightning":
         state = {f"model.{name}": tensor for name, tensor in tensors.items()}
-        hyper = {"hyper_parameters": {"lr": 0.1, "name": "s4d"}, "callbacks": {}}
+        settings = {"lr": 0.1, "model": {"l_max": 784, "prenorm": True, "name": "s4d"}}
+        hyper = {"hyper_parameters": settings, "callbacks": {}}
         torch.save({"state_dict": state, "pytorch-lightning_version": "2.4", **hyper}, path)
     elif kind == "wrapped":
         torch.save({f"module._orig_mod.{name}": tensor for name, tensor in tensors.items()}, path)
@@ -107,6 +118,9 @@ def test_every_kind_of_file_gives_the_same_layers(kind, tmp_path):
         assert same(system_of(layer), read_s4d(module.state_dict())["core"])
     entries = {"training": "model_state_dict", "lightning": "state_dict", "nested": "params"}
     assert stored.entry == entries.get(kind, "")
+    if kind == "lightning":
+        told = {"hyper_parameters.model.l_max": 784, "hyper_parameters.model.prenorm": True}
+        assert stored.hints == told
     if kind == "training":
         assert set(stored.others) == {"optimizer", "epoch"}
 
@@ -388,84 +402,54 @@ def test_zoo_files():
             assert same(system_of(one), system_of(other), ROUNDING)
 
 
-# Damage ------------------------------------------------------------------------------------------
+def test_a_family_is_one_line_in_the_table(monkeypatch):
+    """Three entries, the third what makes systems of tensors; all else has defaults."""
+    model = network(layer="lru")
+
+    def read(tensors):
+        own = {name.rpartition(".")[2]: t.double().numpy() for name, t in tensors.items()}
+        poles = np.exp(-np.exp(own["nu_log"]) + 1j * np.exp(own["theta_log"]))
+        B = np.exp(own["gamma_log"])[:, None] * (own["B_re"] + 1j * own["B_im"])
+        C, D = own["C_re"] + 1j * own["C_im"], np.diag(own["D"])
+        arrays = (array[None] for array in (poles, B, C, D))
+        return {"core": DiagonalSystem(*arrays, recurrence="post-update", real_output=True)}
+
+    line = Family("lru", lambda shapes: any(n.endswith("nu_log") for n in shapes), read)
+    monkeypatch.setattr(checkpoint_layers, "FAMILIES", (*FAMILIES, line))
+    found = layers_of(model.state_dict())
+    assert [(layer.name, layer.family) for layer in found] == [
+        ("layers.0", "lru"), ("layers.1", "lru"),
+    ]  # fmt: skip
+    for layer, module in zip(found, model.layers, strict=True):
+        assert same(system_of(layer), module.to_system(), ROUNDING)
+        assert layer.readings[0].filters["core"].states.tolist() == [8]
+        assert set(layer.tensors) == {f"{layer.name}.{n}" for n in module.state_dict()}
 
 
-def damaged(key, change):
-    tensors = dict(network().state_dict())
-    if change == "missing":
-        del tensors[key]
-    elif change == "misshapen":
-        tensors[key] = torch.cat([tensors[key], tensors[key]])
-    else:
-        tensors[key] = tensors[key].clone()
-        tensors[key].view(-1)[1] = {"nan": math.nan, "inf": math.inf}[change]
-    return tensors
+def test_short_floats_and_integers():
+    tensors = {name: t.bfloat16() if t.is_floating_point() else t
+               for name, t in network().state_dict().items()}  # fmt: skip
+    tensors["decoder.scale"] = torch.ones(3).to(torch.float8_e4m3fn)
+    found = inspect(tensors)
+    assert found.layers[0].dtypes == {"bfloat16": found.layers[0].numbers}
+    assert found.dtypes["float8_e4m3fn"] == 3
+    tensors["decoder.scale"] = torch.full((3,), math.nan).to(torch.float8_e4m3fn)
+    with pytest.raises(CheckpointError, match="scale holds nan"):
+        inspect(tensors)
 
 
-@pytest.mark.parametrize("change", ["missing", "misshapen", "nan", "inf"])
-@pytest.mark.parametrize("name", ["D", "kernel.C", "kernel.log_dt", "kernel.log_A_real",
-                                  "kernel.A_imag"])  # fmt: skip
-def test_damage_names_the_key(name, change):
-    key = f"layers.1.{name}"
-    # of C and what shares its sizes, the one that is checked later is named
-    named = "layers.1" if change == "misshapen" else key
-    with pytest.raises(CheckpointError, match=named.replace(".", r"\.")):
-        layers_of(damaged(key, change))
-
-
-@pytest.mark.parametrize("name", ["layer.D", "layer.kernel.C", "layer.kernel.B", "layer.kernel.P",
-                                  "layer.kernel.inv_dt", "layer.kernel.A_real",
-                                  "layer.kernel.A_imag"])  # fmt: skip
-def test_missing_tensors_of_s4(name):
-    tensors = dict(BlockV4(4, states=6, mode="dplr").state_dict())
-    del tensors[name]
-    words = name.rpartition(".")[2] if name != "layer.kernel.P" else "is unknown|l_kernel|P"
-    if name == "layer.kernel.P":  # what is left is a diagonal layer with a length
-        assert layers_of(tensors)[0].facts["matrix"] == "diagonal"
-        return
-    with pytest.raises(CheckpointError, match=words):
-        layers_of(tensors)
-
-
-def test_missing_tensors_of_a_stored_filter():
-    tensors = dict(cores()["ReducedSSM"].state_dict())
-    del tensors["offsets"]
-    with pytest.raises(CheckpointError, match=r"core\.offsets is missing"):
-        layers_of({f"core.{name}": tensor for name, tensor in tensors.items()})
-    tensors = dict(cores()["SharedSSM"].state_dict())
-    tensors["C"] = tensors["C"][:, :2]
-    with pytest.raises(CheckpointError, match=r"core.*C does not fit"):
-        layers_of({f"core.{name}": tensor for name, tensor in tensors.items()})
-
-
-def test_selective_layers_are_refused_with_the_reason():
-    names = ["A_log", "x_proj.weight", "dt_proj.weight", "conv1d.weight", "D"]
-    tensors = {f"layers.0.mixer.{name}": torch.zeros(4, 4) for name in names}
-    with pytest.raises(UnsupportedOperationError, match="selective layer"):
-        layers_of(tensors | dict(network().state_dict()))
-
-
-@pytest.mark.parametrize(
-    ("options", "words"),
-    [
-        ({"disc": "euler"}, "disc is unknown"),
-        ({"length": "many"}, "no whole number"),
-        ({"bandlimit": "wide"}, "no number"),
-        ({"swap_channels": "maybe"}, "no yes or no"),
-        ({"imag_exp": "yes"}, "imag_exp is unknown to the layers found"),
-    ],
-)
-def test_options_that_do_not_fit(options, words):
-    block = BlockV4(4, states=6, mode="diag", channels=2)
-    with pytest.raises(RequestError, match=words):
-        layers_of(block.state_dict(), **options)
-
-
-def test_an_option_that_contradicts_the_names():
-    layer = popgym_s4().S4(6, d_state=12, mode="diag", measure="diag-lin")
-    with pytest.raises(CheckpointError, match="contradicts the names"):
-        layers_of(layer.state_dict(), imag_transform="exp")
+@pytest.mark.parametrize("family", ["s4d", "s4"])
+@pytest.mark.parametrize("form", [new_form, old_form])
+def test_inspections_of_s4op(family, form):
+    found = inspect(form(full_state(family), family), norm="post")
+    assert found.families == {family: DEPTH}
+    for layer, active in zip(found.layers, ACTIVE, strict=True):
+        (one,) = layer.filters
+        assert (one.inputs, one.states) == (H, 2 * MODES * len(active))
+        assert (one.answers.margin is None) == (not active)
+        assert 0 <= one.answers.spare[1e-6] <= one.answers.spare[1e-3] <= one.states
+    assert "post-norm" in str(found)
+    assert "norms.0.weight" in found.rest
 
 
 def test_live_layers_of_ssmred_and_of_others():

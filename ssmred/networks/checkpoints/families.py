@@ -189,7 +189,7 @@ _S4D = Family(
     recognises=s4d_reading.recognises_tensors,
     read=s4d_reading.read_s4d,
     facts=lambda _: {"generation": "state-spaces/s4, minimal", "discretisation": "zero-order hold"},
-    markers=frozenset({"log_A_real", "A_imag", "log_dt", "C"}),
+    markers=frozenset({"log_A_real", "A_imag", "log_dt"}),
     above=("D",),
     silent={
         "training length": "S4D has none",
@@ -204,7 +204,7 @@ _DSS = Family(
     options={"imag_exp": yes_or_no},
     asks=lambda _: {"imag_exp": (True, False)},
     facts=lambda _: {"generation": "gated-state-spaces-pytorch", "step": "1"},
-    markers=frozenset({"Lambda_real", "Lambda_imag", "C_real", "C_imag", "param_D"}),
+    markers=frozenset({"Lambda_real", "Lambda_imag", "param_D"}),
 )
 
 

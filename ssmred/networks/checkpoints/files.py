@@ -26,6 +26,31 @@ WHERE = "inspect"
 ENTRIES = ("state_dict", "model_state_dict", "model_state", "model", "params", "weights")
 """Where training code keeps a network's tensors beside other things, the likeliest first."""
 
+SETTINGS = (
+    "l_max",
+    "l_kernel",
+    "L",
+    "T",
+    "seq_len",
+    "length",
+    "disc",
+    "prenorm",
+    "d_state",
+    "d_model",
+    "n_layers",
+    "bidirectional",
+    "mode",
+    "real_transform",
+    "imag_transform",
+    "dt_transform",
+    "discretization",
+    "discretisation",
+    "clip_eigs",
+    "conj_sym",
+    "imag_exp",
+)
+"""Names of hyperparameters that are worth repeating where a training checkpoint has them."""
+
 _OUTER = "model."
 """What a training module puts before every name."""
 
@@ -55,7 +80,7 @@ class StoredTensors:
     delayed : dict of str to bool
         Path of a stored filter to whether it is delayed, where a declaration says so.
     hints : dict of str to int, str or None
-        What files beside it say.
+        What files beside it, or a training checkpoint's own settings, say; never used.
     """
 
     tensors: dict[str, torch.Tensor]
@@ -150,8 +175,22 @@ def as_stored(values: Any, form: str = "tensors", name: str = "the mapping") -> 
         )
     if entry:
         others = (*(str(key) for key in values if key != entry), *others)
+    hints = (
+        _settings({key: value for key, value in values.items() if key != entry}) if entry else {}
+    )
     beside = {key: values[key] for key in ("active_idx_layers",) if entry and key in values}
-    return StoredTensors(_unwrapped(tensors, name), form, entry, tuple(others), beside)
+    return StoredTensors(_unwrapped(tensors, name), form, entry, tuple(others), beside, {}, hints)
+
+
+def _settings(values: Mapping[Any, Any], path: str = "") -> dict[str, Any]:
+    """Return known hyperparameters in nested mappings by their paths; they are never used."""
+    found: dict[str, Any] = {}
+    for key, value in values.items():
+        if isinstance(value, Mapping):
+            found |= _settings(value, f"{path}{key}.")
+        elif key in SETTINGS and isinstance(value, (bool, int, float, str)):
+            found[f"{path}{key}"] = value
+    return found
 
 
 def _is_array(value: Any) -> bool:

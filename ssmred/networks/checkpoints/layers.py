@@ -109,7 +109,8 @@ def check_finite(tensors: Mapping[str, torch.Tensor]) -> None:
     """Raise CheckpointError, naming the key, if a tensor holds nan or inf."""
     for name, tensor in tensors.items():
         inexact = tensor.is_floating_point() or tensor.is_complex()
-        if inexact and not bool(torch.isfinite(tensor).all()):
+        wide = tensor if tensor.itemsize > 1 else tensor.float()  # torch cannot tell for 8 bits
+        if inexact and not bool(torch.isfinite(wide).all()):
             raise CheckpointError(
                 message(
                     WHERE,
