@@ -291,6 +291,8 @@ def test_the_norm_of_s4op_is_asked_for(tmp_path):
         stored_layers(as_stored(state), {"norm": "middle"})
     with pytest.raises(RequestError, match="not"):
         stored_layers(as_stored(network().state_dict()), {"norm": "pre"})
+    with pytest.raises(RequestError, match="the file tells it by P"):
+        stored_layers(as_stored(full_state("s4")), {"disc": "zoh"})
     del state["fc.bias"]
     with pytest.raises(CheckpointError, match="fc"):  # found when the network is built
         stored_layers(as_stored(state), {"norm": "pre"})

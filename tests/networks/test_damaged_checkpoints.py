@@ -82,6 +82,17 @@ def test_options_that_do_not_fit(options, words):
         layers_of(block.state_dict(), **options)
 
 
+@pytest.mark.parametrize("option", [{"disc": "zoh"}, {"length": 30}])
+def test_options_that_the_file_itself_answers(option):
+    tensors = BlockV4(4, states=6, mode="dplr").state_dict()
+    with pytest.raises(RequestError, match="the file tells it"):
+        layers_of(tensors, **option)
+    mixed = {f"b.{n}": t for n, t in BlockV4(4, states=6, mode="diag").state_dict().items()}
+    if "disc" in option:  # of use for the other layer
+        both = {f"a.{n}": t for n, t in tensors.items()} | mixed
+        assert len(layers_of(both, **option)) == 2
+
+
 def test_an_option_that_contradicts_the_names():
     layer = popgym_s4().S4(6, d_state=12, mode="diag", measure="diag-lin")
     with pytest.raises(CheckpointError, match="contradicts the names"):

@@ -46,6 +46,8 @@ class Family:
         for where none is given, the usual one first.
     facts : callable
         ``facts(tensors)``: ``{"generation": ..., and hints}``.
+    free : tuple of str
+        Options that no tensors tell and that need no answer.
     markers : frozenset of str
         Last parts of names; two of them in one place that is not recognised are a damaged layer.
     above : tuple of str
@@ -60,6 +62,7 @@ class Family:
     options: Mapping[str, Callable[[Any], Any]] = field(default_factory=dict)
     asks: Callable[[Tensors], dict[str, tuple[Any, ...]]] = _nothing
     facts: Callable[[Tensors], dict[str, Any]] = _nothing
+    free: tuple[str, ...] = ()
     markers: frozenset[str] = frozenset()
     above: tuple[str, ...] = ()
     silent: Mapping[str, str] = field(default_factory=dict)
@@ -162,6 +165,7 @@ _S4 = Family(
     },
     asks=_s4_asks,
     facts=_s4_facts,
+    free=("bandlimit", "swap_channels"),
     markers=frozenset(
         [
             "A_real",

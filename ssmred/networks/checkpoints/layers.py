@@ -102,6 +102,7 @@ def stored_layers(
         layers.append(_layer(place, stored, options))
         if advance is not None:
             advance(done + 1, len(places))
+    _check_used(options, places, stored)
     return layers
 
 
@@ -182,10 +183,10 @@ def _with_rest(
 def _layer(place: Place, stored: StoredTensors, options: Mapping[str, Any]) -> StoredLayer:
     family = place.family
     tensors = {name: stored.tensors[name] for name in place.names}
-    given = family.chosen(options)
     path = place.path[:-1]
-    if "delayed" in family.options and path in stored.delayed:
-        given = {"delayed": stored.delayed[path]} | given
+    given = family.chosen(options)
+    if _is_declared(place, stored):
+        given["delayed"] = stored.delayed[path]
     try:
         asked = {n: v for n, v in family.asks(tensors).items() if n not in given}
         facts = family.facts(tensors)
@@ -212,6 +213,28 @@ def _layer(place: Place, stored: StoredTensors, options: Mapping[str, Any]) -> S
         silent=dict(family.silent),
         impossible=tuple(f"{said(assumed)}: {error}" for assumed, error in refused),
     )
+
+
+def _is_declared(place: Place, stored: StoredTensors) -> bool:
+    return "delayed" in place.family.options and place.path[:-1] in stored.delayed
+
+
+def _check_used(options: Mapping[str, Any], places: list[Place], stored: StoredTensors) -> None:
+    """Raise RequestError for an option that every layer's tensors answer themselves."""
+    used = {"length"} if options.get("disc") == "dss" else set()
+    for place in places:
+        used |= set(place.family.free)
+        asked = place.family.asks({name: stored.tensors[name] for name in place.names})
+        used |= set(asked) - ({"delayed"} if _is_declared(place, stored) else set())
+    for name in sorted(set(options) - used):
+        raise RequestError(
+            message(
+                WHERE,
+                f"option {name} has nothing to say: the file tells it",
+                got=f"{name}={options[name]}",
+                cure="Leave it out.",
+            )
+        )
 
 
 def layer_path(path: str) -> str:

@@ -52,6 +52,12 @@ def s4op_layers(
                 got=", ".join(f"{name}={value}" for name, value in options.items()),
             )
         )
+    leaves = {name.rpartition(".")[2] for name in stored.tensors}
+    told = {"disc": "P", "length": "l_kernel"}  # by which tensor
+    for name in sorted(set(options) & {n for n, tensor in told.items() if tensor in leaves}):
+        raise RequestError(
+            message(WHERE, f"option {name} has nothing to say: the file tells it by {told[name]}")
+        )
     given = family.chosen(options)
     found = read_s4op(
         {"model_state_dict": stored.tensors, **stored.beside}, settings=UPSTREAM.replace(**given)
