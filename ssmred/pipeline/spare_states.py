@@ -95,6 +95,8 @@ def answers_of(
 def needed_orders(values: np.ndarray, level: float) -> np.ndarray:
     """Return the smallest orders whose bound is within a level of the largest value.
 
+    Theory: ``theory/balanced-truncation.md``, statement 3.
+
     ``min {r : 2 (sigma_{r+1} + ... + sigma_n) <= level sigma_1}``.
 
     Parameters

@@ -272,7 +272,9 @@ def test_published_dss_layers_alone_and_inside_gated_ones():
 @pytest.mark.parametrize("form", [new_form, old_form])
 def test_bypassed_channels_of_s4op_have_no_states(family, form, tmp_path):
     torch.save(form(full_state(family), family), tmp_path / "pruned.pt")
-    found = stored_layers(read_file(tmp_path / "pruned.pt"))
+    stored = read_file(tmp_path / "pruned.pt")
+    assert stored.others == ()
+    found = stored_layers(stored)
     assert [layer.name for layer in found] == [f"{family}_layers.{i}" for i in range(DEPTH)]
     for layer, active in zip(found, ACTIVE, strict=True):
         states = layer.readings[0].filters["core"].states

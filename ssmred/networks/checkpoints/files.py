@@ -51,6 +51,9 @@ SETTINGS = (
 )
 """Names of hyperparameters that are worth repeating where a training checkpoint has them."""
 
+_ROWS = "active_idx_layers"
+"""Entry of S4oP checkpoints that says which channels the rows are."""
+
 _OUTER = "model."
 """What a training module puts before every name."""
 
@@ -174,11 +177,11 @@ def as_stored(values: Any, form: str = "tensors", name: str = "the mapping") -> 
             )
         )
     if entry:
-        others = (*(str(key) for key in values if key != entry), *others)
+        others = (*(str(key) for key in values if key not in (entry, _ROWS)), *others)
     hints = (
         _settings({key: value for key, value in values.items() if key != entry}) if entry else {}
     )
-    beside = {key: values[key] for key in ("active_idx_layers",) if entry and key in values}
+    beside = {key: values[key] for key in (_ROWS,) if entry and key in values}
     return StoredTensors(_unwrapped(tensors, name), form, entry, tuple(others), beside, {}, hints)
 
 

@@ -74,7 +74,7 @@ def s4op_layers(
         }
         silent = dict(family.silent)
         if "norm" not in options:
-            meaning = "pre or post; not needed for these answers, but to run it"
+            meaning = "pre or post, --norm; not needed for these answers, but to run it"
             silent = {"norm": meaning} | silent
         layers.append(
             StoredLayer(
