@@ -164,6 +164,21 @@ def test_refused_files(content, words, tmp_path):
         stored_layers(read_file(path))
 
 
+@pytest.mark.parametrize("start", [b"\x80", b"PK"])
+def test_safetensors_that_begin_like_something_else(start, tmp_path):
+    """The file begins with the length of its header, which may spell anything."""
+    tensors, path = network().state_dict(), tmp_path / "weights"
+    wanted = int.from_bytes(start, "little")
+    save_file(tensors, path, {"note": ""})
+    data = path.read_bytes()
+    length = int.from_bytes(data[:8], "little")
+    header, rest = data[8 : 8 + length], data[8 + length :]
+    target = wanted if wanted >= length else wanted + 256 * (length // 256 + 1)
+    path.write_bytes(target.to_bytes(8, "little") + header.ljust(target) + rest)
+    assert path.read_bytes().startswith(start)
+    assert set(read_file(path).tensors) == set(tensors)
+
+
 @pytest.mark.parametrize("kind", ["safetensors", "torch", "old torch", "npz"])
 @pytest.mark.parametrize("share", [0.02, 0.5, 0.99])
 def test_truncated_files(kind, share, tmp_path):

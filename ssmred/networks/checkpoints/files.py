@@ -51,6 +51,9 @@ SETTINGS = (
 )
 """Names of hyperparameters that are worth repeating where a training checkpoint has them."""
 
+_LONGEST_HEADER = 100_000_000
+"""Of a safetensors file, by its specification."""
+
 _ROWS = "active_idx_layers"
 """Entry of S4oP checkpoints that says which channels the rows are."""
 
@@ -117,11 +120,15 @@ def read_file(path: str | Path) -> StoredTensors:
         raise CheckpointError(message(WHERE, f"there is no file {path}"))
     with path.open("rb") as file:
         head = file.read(9)
+    # its first eight bytes are a length, and may look like the beginning of anything
+    is_safe = head[8:9] == b"{" and int.from_bytes(head[:8], "little") <= _LONGEST_HEADER
+    if is_safe:
+        return _from_safetensors(path)
     if head[:4] == b"PK\x03\x04" and _is_npz(path):
         return _from_npz(path)
     if head[:1] == b"\x80" or head[:2] == b"PK":
         return _from_torch(path)
-    if head[8:9] == b"{" or path.suffix == ".safetensors":
+    if path.suffix == ".safetensors":  # cut off before its header
         return _from_safetensors(path)
     raise CheckpointError(
         message(
