@@ -14,13 +14,15 @@ from ssmred._version import __version__
 if TYPE_CHECKING:
     from ssmred.certify import Certificate, InputSet, verify
     from ssmred.networks import export
-    from ssmred.pipeline import ReductionResult, load, reduce
+    from ssmred.pipeline import Inspection, ReductionResult, inspect, load, reduce
 
 _HOMES = {
     "Certificate": "ssmred.certify",
     "InputSet": "ssmred.certify",
+    "Inspection": "ssmred.pipeline",
     "ReductionResult": "ssmred.pipeline",
     "export": "ssmred.networks",
+    "inspect": "ssmred.pipeline",
     "load": "ssmred.pipeline",
     "reduce": "ssmred.pipeline",
     "verify": "ssmred.certify",
@@ -42,9 +44,11 @@ _ROOMS = (
 __all__ = [
     "Certificate",
     "InputSet",
+    "Inspection",
     "ReductionResult",
     "__version__",
     "export",
+    "inspect",
     "load",
     "reduce",
     "verify",

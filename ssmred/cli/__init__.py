@@ -1,4 +1,4 @@
-"""The command line: ``ssmred reduce | verify | latency | zoo``."""
+"""The command line: ``ssmred reduce | inspect | verify | latency | zoo``."""
 
 from ssmred.cli.commands import app, main
 

@@ -1,4 +1,4 @@
-"""The four commands. Heavy imports stay inside them, so that ``--help`` answers at once."""
+"""The commands. Heavy imports stay inside them, so that ``--help`` answers at once."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import typer
 
 from ssmred.cli import measuring
 from ssmred.cli.console import BadInputError, Console, DamagedFolderError, epilog, plain
+from ssmred.cli.inspecting import EXAMPLES, inspect
 from ssmred.cli.sources import (
     check_new_folder,
     check_result_folder,
@@ -78,6 +79,7 @@ def _version(wanted: bool) -> None:
 @app.callback(
     epilog=epilog(
         "ssmred zoo",
+        "ssmred inspect weights.safetensors",
         "ssmred reduce zoo:fashion-mnist-s4d --states 0.2 --out small",
         "ssmred verify small",
         "ssmred latency small",
@@ -380,6 +382,9 @@ def zoo(
             console.show(table(list(listed[0].items()), ("", name)))
             console.show(f"\nReduce it: ssmred reduce zoo:{name} --states 0.2 --out small")
         console.finish({"networks": listed})
+
+
+app.command(epilog=epilog(*EXAMPLES))(inspect)
 
 
 def _loaded(folder: Path, model: str | None, weights: Path | None) -> Any:

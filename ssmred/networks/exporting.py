@@ -14,7 +14,7 @@ from ssmred.networks.discovery import FoundLayer, filter_name, layer_name
 from ssmred.networks.filters import LinearFilter
 from ssmred.systems.linear import LinearSystem
 
-__all__ = ["SystemChain", "export"]
+__all__ = ["SystemChain", "export", "layer_paths", "systems_at"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -108,9 +108,19 @@ def export(model: nn.Module) -> LinearSystem | SystemChain:
             )
         return next(iter(systems.values()))
     chain: list[tuple[str, LinearSystem]] = []
-    for path in _in_order(model, paths):
-        chain += _systems_of(path, model.get_submodule(path)).items()
+    for path in layer_paths(model):
+        chain += systems_at(model, path).items()
     return SystemChain(tuple(chain))
+
+
+def layer_paths(model: nn.Module) -> list[str]:
+    """Return where the layers of a network are, in execution order; raises as `export`."""
+    return _in_order(model, _layer_paths(model))
+
+
+def systems_at(model: nn.Module, path: str) -> dict[str, LinearSystem]:
+    """Return the systems of the layer at a path by the names of its filters."""
+    return _systems_of(path, model.get_submodule(path))
 
 
 def _systems_of(path: str, module: nn.Module) -> dict[str, LinearSystem]:

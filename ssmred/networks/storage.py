@@ -22,6 +22,7 @@ from safetensors.torch import save_file
 from torch import fx, nn
 
 from ssmred.errors import CheckpointError, SsmredError, UnsupportedOperationError, message
+from ssmred.networks.cores import CORES
 from ssmred.networks.declaration import declare, rebuild
 from ssmred.networks.discovery import ImportedNetwork, check_weights, import_network
 from ssmred.networks.filters import is_core
@@ -29,7 +30,13 @@ from ssmred.networks.reduced import ReducedSSM
 from ssmred.networks.stand_ins import capture_for_storage, hidden_filters
 from ssmred.networks.tracing import example_inputs
 
-__all__ = ["load_network", "load_weights_into", "save_network", "weights_sha256"]
+__all__ = [
+    "load_network",
+    "load_weights_into",
+    "save_network",
+    "stored_network",
+    "weights_sha256",
+]
 
 SCHEMA = 1
 """Version of ``network.json``."""
@@ -210,6 +217,26 @@ def load_weights_into(model: nn.Module, folder: str | Path) -> nn.Module:
         )
     target.load_state_dict(stored)
     return target.eval()
+
+
+def stored_network(folder: str | Path) -> tuple[dict[str, torch.Tensor], dict[str, bool]]:
+    """Return the weights in a folder of `save_network` by their keys, without building the network.
+
+    Also, by path, whether the filters that the declaration lists are delayed.
+
+    Raises
+    ------
+    CheckpointError
+        As `load_network`.
+    """
+    record, tensors = _read(Path(folder))
+    modules = (record.get("declared") or {}).get("modules", {})
+    delayed = {
+        path: bool(described["settings"]["delayed"])
+        for path, described in modules.items()
+        if "delayed" in described.get("settings", {}) and described.get("kind") in CORES
+    }
+    return {k: t for k, t in tensors.items() if not k.startswith(_CONSTANT)}, delayed
 
 
 # Writing --------------------------------------------------------------------------------------

@@ -1,6 +1,16 @@
-"""From a trained network to a reduced one with a certificate."""
+"""From a trained network to a reduced one with a certificate; what a checkpoint is."""
 
+from ssmred.pipeline.inspected import Inspection
+from ssmred.pipeline.inspection import inspect
 from ssmred.pipeline.reduction import reduce
 from ssmred.pipeline.result import Alternative, ReductionResult, RemovalCurve, load
 
-__all__ = ["Alternative", "ReductionResult", "RemovalCurve", "load", "reduce"]
+__all__ = [
+    "Alternative",
+    "Inspection",
+    "ReductionResult",
+    "RemovalCurve",
+    "inspect",
+    "load",
+    "reduce",
+]

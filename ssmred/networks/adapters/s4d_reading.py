@@ -47,7 +47,8 @@ def read_s4d(tensors: Mapping[str, Any]) -> dict[str, LinearSystem]:
     check_not_selective(arrays, where=where)
     prefixes = _prefixes(arrays)
     if len(prefixes) != 1:
-        start = next((n.removesuffix("log_A_real") for n in arrays if n.endswith("log_A_real")), "")
+        told = ((n, key) for key in reversed(_NAMES) for n in arrays if _last(n) == key)
+        start = next((name.removesuffix(key) for name, key in told), "")
         missing = [f"{start}{name}" for name in _NAMES if f"{start}{name}" not in arrays]
         problem = f"{missing[0]} is missing" if missing else "more than one S4D layer"
         raise CheckpointError(message(where, problem, got=", ".join(sorted(arrays))))
@@ -99,6 +100,10 @@ def read_s4d(tensors: Mapping[str, Any]) -> dict[str, LinearSystem]:
         real_output=True,
     )
     return {"core": system}
+
+
+def _last(name: str) -> str:
+    return name.rpartition(".")[2]
 
 
 def _prefixes(names: Mapping[str, Any]) -> list[str]:
