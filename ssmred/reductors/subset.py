@@ -24,6 +24,7 @@ from ssmred.gramians.square_root import (
     basis_square_root,
     check_diagonal,
 )
+from ssmred.kernels.blas import blas_threads
 from ssmred.kernels.elimination import fill_removals
 from ssmred.kernels.shared_elimination import fill_shared_removals
 from ssmred.reductors.alternating import Alternation
@@ -195,7 +196,8 @@ class SubsetReductor(Reductor):
         target = root.mixed(root.factor @ theta + root.extra)
         alone = (system.inputs, system.outputs) == (1, 1)
         fill = fill_removals if alone else fill_shared_removals
-        fill(root.factor, target, root.fixed, removal, errors)
+        with blas_threads(0):  # the kernel's own threads call it
+            fill(root.factor, target, root.fixed, removal, errors)
         if not np.isfinite(errors).all():
             raise AccuracyError(
                 message(
