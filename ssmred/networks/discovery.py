@@ -13,6 +13,7 @@ from torch import nn
 
 from ssmred.errors import CheckpointError, UnsupportedOperationError, message
 from ssmred.networks.adapters import Adapter, adapter_for, known_families
+from ssmred.networks.adapters.shared_probing import copy_module
 from ssmred.networks.capture import capture, check_hooks
 from ssmred.networks.cores import check_core, core_like, full_core, largest_order
 from ssmred.networks.filters import LinearFilter, holds_place, is_core
@@ -229,7 +230,7 @@ def import_network(model: nn.Module) -> ImportedNetwork:
         response of every layer is compared with its own kernel, and the drop-in with the layer.
     """
     check_weights(model, "import_network")
-    return import_in_place(copy.deepcopy(model))
+    return import_in_place(copy_module(model))
 
 
 def import_in_place(network: nn.Module) -> ImportedNetwork:
@@ -308,8 +309,9 @@ def export_plain(
     reduced : nn.Module
         The same network with reduced layers.
     states : int, optional
-        Real states per channel of every layer, even; by default the largest order anywhere, so
-        that the original class loads the state dict when built with that many states.
+        Real states of every layer, per channel or of all channels together as the family counts
+        them, even; by default what the layer that needs most needs, so that the original class
+        loads the state dict when built with that many states.
 
     Returns
     -------
@@ -347,8 +349,12 @@ def export_plain(
             )
         )
     if states is None:
-        states = max(largest_order(system) for system in systems.values())
-    model = copy.deepcopy(original)
+        states = max(
+            _states_needed(found, wanted[found.name])
+            for found in targets
+            if found.adapter is not None
+        )
+    model = copy_module(original)
     tensors = reduced.state_dict()
     own = model.state_dict()
     with torch.no_grad():  # whatever else was changed in the reduced network comes along
@@ -369,6 +375,14 @@ def export_plain(
             plain = found.adapter.from_systems(layer, wanted[found.name], states=states)
             model = _replace(model, found.path, plain)
     return model
+
+
+def _states_needed(found: FoundLayer, systems: Mapping[str, LinearSystem]) -> int:
+    """Return the states that a layer of the original class needs; some share what others repeat."""
+    needs = getattr(found.adapter, "states_needed", None)
+    if needs is not None:
+        return needs(found.module, systems)
+    return max(largest_order(system) for system in systems.values())
 
 
 def check_weights(model: nn.Module, where: str) -> None:

@@ -215,6 +215,9 @@ class SharedSSM(LinearFilter):
         length = u.shape[-1]
         size = next_fast_len(max(2 * length - 1, 1))
         signal = u.to(torch.float64)
+        direct = self.D[:, None] * signal if self.D.ndim == 1 else self.D @ signal
+        if not len(self.poles):  # nothing to transform
+            return direct.to(u.dtype)
         spectrum = self._remembered((length,), lambda: torch.fft.fft(self._powers(length), n=size))
         drive = torch.view_as_complex(_matmul_pairs(self.B, signal))
         x = torch.fft.ifft(torch.fft.fft(drive, n=size) * spectrum, n=size)[..., :length]
@@ -222,8 +225,7 @@ class SharedSSM(LinearFilter):
             x = torch.cat([torch.zeros_like(x[..., :1]), x[..., :-1]], dim=-1)
         seen = torch.cat([x.real, -x.imag], dim=-2)
         y = torch.cat([self.C[..., 0], self.C[..., 1]], dim=-1) @ seen
-        y = y + (self.D[:, None] * signal if self.D.ndim == 1 else self.D @ signal)
-        return y.to(u.dtype)
+        return (y + direct).to(u.dtype)
 
     # Streaming -----------------------------------------------------------------------------------
 

@@ -37,7 +37,7 @@ from ssmred.networks.checkpoints import (
 from ssmred.networks.checkpoints import layers as checkpoint_layers
 from ssmred.networks.deep import DeepSSM
 from ssmred.pipeline import inspect
-from ssmred.systems import DiagonalSystem
+from ssmred.systems import DenseSystem, DiagonalSystem
 
 # the same reader on the same tensors; two readers differ by roundings of exp(A dt) - 1
 EXACT, ROUNDING = 0.0, 1e-14
@@ -412,13 +412,25 @@ def test_several_families_in_one_file():
 def test_zoo_files():
     for name in zoo.names():
         model, _ = zoo.load(name)
-        found = stored_layers(as_stored(model.state_dict()))
+        family = zoo.record(name)["recipe"]["layer"]
+        options = (
+            {"clip_eigs": "true"} if family == "s5" else {}
+        )  # ours clip, the original need not
+        found = layers_of(model.state_dict(), **options)
         live = module_layers(model)
         assert [layer.name for layer in live] == [layer.name for layer in found]
         for one, other in zip(found, live, strict=True):
             assert one.family == other.family
             assert one.tensors == other.tensors
-            assert same(system_of(one), system_of(other), ROUNDING)
+            assert equivalent(system_of(one), system_of(other))
+
+
+def equivalent(first, second):
+    """Tell whether two systems have the same poles and matrices, dense ones the same response."""
+    if not isinstance(first, DenseSystem):
+        return same(first, second, ROUNDING)
+    one, two = (system.impulse_response(100) for system in (first, second))
+    return np.abs(one - two).max() <= 10 * ROUNDING * np.abs(one).max()
 
 
 def test_a_family_is_one_line_in_the_table(monkeypatch):

@@ -227,3 +227,12 @@ def test_the_right_core_for_every_system():
     ):
         with pytest.raises(ShapeError, match="core_for"):
             core_for(wrong)
+
+
+@pytest.mark.parametrize("diagonal", [False, True])
+def test_without_modes_only_the_direct_term_is_left(diagonal):
+    layer = shared(n=0, p=3, diagonal=diagonal)
+    u = torch.randn(2, 3, 20, dtype=torch.float64)
+    D = torch.diag(layer.D) if diagonal else layer.D
+    assert (layer(u) - D @ u).abs().max() < AGREEMENT
+    assert (stepped(layer, u) - D @ u).abs().max() < AGREEMENT

@@ -11,6 +11,8 @@ from ssmred.networks.layers import S4
 from ssmred.reductors import modal_form
 from ssmred.systems import DenseSystem
 
+pytestmark = pytest.mark.theorem("modal-form")
+
 CHANNELS, STATES, LENGTH = 6, 32, 128
 HIPPO_ERROR = 1e-6
 """What `modal_form` promises; eigenvectors alone leave more than ten thousand times as much."""

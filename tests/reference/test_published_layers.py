@@ -7,6 +7,8 @@ import pytest
 import torch
 from published import CASES, parts
 
+from ssmred.networks.adapters.lru import read_lru
+from ssmred.networks.adapters.s5 import read_s5
 from ssmred.networks.layers import LRU, S4, S4D, S5
 
 DOUBLE = torch.float64
@@ -98,4 +100,34 @@ def test_lru_pytorch_gothos():
     D, u = np.array(data["params"]["D"]), np.array(data["u"])
     layer = filled(LRU(2, 6), values | {"D": [0.0, 0.0]})
     y = layer(torch.from_numpy(u.T[None].copy()))[0].T.numpy() + u @ D.T
+    np.testing.assert_allclose(y, expected["y"], rtol=0, atol=tolerance["float32_atol"])
+
+
+@pytest.mark.parametrize("way", ["conj_sym_True", "conj_sym_False", "bidirectional"])
+@pytest.mark.parametrize("rule", ["zoh", "bilinear"])
+def test_s5_lindermanlab_from_its_tree(rule, way):
+    data, expected, tolerance = parts(CASES["s5_lindermanlab"])
+    C, name = pairs(data, "C"), f"y_{way}"
+    if way == "bidirectional":
+        C = [row + row[::-1] for row in C]
+        name = "y_bidirectional_C_concat_reversedcols_conj_sym_True"
+    values = {"B": pairs(data, "B"), "C": C, "log_step": [[s] for s in data["log_step"]]}
+    values |= {key: data[key] for key in ("Lambda_re", "Lambda_im", "D")}
+    tree = {f"encoder/seq/{key}": np.array(value) for key, value in values.items()}
+    systems = read_s5(tree, discretisation=rule, conj_sym=way != "conj_sym_False")
+    u = np.array(data["u"])
+    y = systems["core"].simulate(u[None])[0]
+    if way == "bidirectional":
+        y = y + systems["backward"].simulate(u[None, ::-1])[0, ::-1]
+    y = y.reshape(u.shape)
+    np.testing.assert_allclose(y, expected[rule][name], rtol=0, atol=tolerance["float32_atol"])
+
+
+def test_lru_pytorch_gothos_from_its_tensors():
+    data, expected, tolerance = parts(CASES["lru_pytorch_gothos"])
+    values = {key: np.array(value) for key, value in data["params"].items()}
+    tensors = {key: values[key] for key in ("nu_log", "theta_log", "gamma_log", "D")}
+    tensors |= {name: values[f"{name}_re"] + 1j * values[f"{name}_im"] for name in "BC"}
+    u = np.array(data["u"])
+    y = read_lru(tensors)["core"].simulate(u[None]).reshape(len(u), -1)
     np.testing.assert_allclose(y, expected["y"], rtol=0, atol=tolerance["float32_atol"])

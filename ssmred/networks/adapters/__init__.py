@@ -68,7 +68,13 @@ def known_families() -> str:
     return ", ".join(dict.fromkeys(adapter.family for adapter in _ADAPTERS))
 
 
-from ssmred.networks.adapters import dss, s4_block, s4d  # noqa: E402  (they need the above)
+from ssmred.networks.adapters import dss, lru, s4_block, s4d, s5  # noqa: E402  (they need the above)
 
-for _adapter in (s4_block.S4Adapter(), dss.DSSAdapter(), s4d.S4DAdapter()):
+for _adapter in (
+    lru.LRUAdapter(),
+    s5.S5Adapter(),
+    s4_block.S4Adapter(),
+    dss.DSSAdapter(),
+    s4d.S4DAdapter(),
+):
     register_adapter(_adapter)

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from ssmred.errors import CheckpointError, RequestError, message
-from ssmred.networks.adapters import dss, s4_names, s4_reading, s4d_reading
+from ssmred.networks.adapters import dss, lru, s4_names, s4_reading, s4d_reading, s5
 from ssmred.networks.adapters.s4_settings import DISCRETISATIONS, UPSTREAM, S4Settings
 from ssmred.networks.checkpoints.stored_cores import read_core, recognises_core
 from ssmred.networks.cores import CORES
@@ -212,6 +212,60 @@ _DSS = Family(
 )
 
 
+def _s5_asks(tensors: Tensors) -> dict[str, tuple[Any, ...]]:
+    short = {name.rpartition(".")[2]: tensor for name, tensor in tensors.items()}
+    asks: dict[str, tuple[Any, ...]] = {"discretisation": s5.DISCRETISATIONS}
+    if "Lambda_re" in short:  # the package stores whole spectra and clips nothing
+        asks["conj_sym"] = (True, False)
+        if bool((short["Lambda_re"] > s5.CLIPPED_AT).any()):
+            asks["clip_eigs"] = (False, True)
+    return asks
+
+
+def _s5_facts(tensors: Tensors) -> dict[str, Any]:
+    package = any(name.rpartition(".")[2] == "Lambda" for name in tensors)
+    return {"generation": "s5-pytorch" if package else "lindermanlab/S5, the original"}
+
+
+_S5 = Family(
+    name="s5",
+    recognises=s5.recognises_tensors,
+    read=s5.read_s5,
+    options={
+        "discretisation": _text,
+        "conj_sym": yes_or_no,
+        "clip_eigs": yes_or_no,
+        "step_scale": _real_number,
+    },
+    asks=_s5_asks,
+    facts=_s5_facts,
+    free=("step_scale",),
+    markers=frozenset({"Lambda_re", "Lambda_im", "Lambda", "log_step"}),
+    silent={
+        "step_scale": "1, unless given as an option",
+        "liquid": "a layer whose poles move with the input has the same tensors, and no system",
+    },
+)
+
+
+def _lru_facts(tensors: Tensors) -> dict[str, Any]:
+    names = {name.rpartition(".")[2] for name in tensors}
+    kinds = {"Bp": "neural-ssm", "B_re": "minimal-LRU or lru-reduction", "B": "LRU-pytorch"}
+    return {"generation": next(kinds[name] for name in kinds if name in names)}
+
+
+_LRU = Family(
+    name="lru",
+    recognises=lru.recognises_tensors,
+    read=lru.read_lru,
+    options={"delayed": yes_or_no, "doubled": yes_or_no},
+    facts=_lru_facts,
+    free=("delayed", "doubled"),
+    markers=frozenset({"nu_log", "theta_log", "gamma_log"}),
+    silent={"delayed, doubled": "not needed for these answers"},
+)
+
+
 def _core(kind: str) -> Family:
     late = kind != "ReducedSSM"
     return Family(
@@ -225,7 +279,7 @@ def _core(kind: str) -> Family:
     )
 
 
-FAMILIES: tuple[Family, ...] = (_S4D, _S4, _DSS, *(_core(kind) for kind in CORES))
+FAMILIES: tuple[Family, ...] = (_S4D, _S4, _DSS, _S5, _LRU, *(_core(kind) for kind in CORES))
 """Families in the order in which they are asked; one line here makes a family known."""
 
 
