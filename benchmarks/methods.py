@@ -26,7 +26,7 @@ from torch import nn
 from ssmred import zoo
 from ssmred.certify import layer_bounds, layer_records
 from ssmred.networks import ImportedNetwork, import_network
-from ssmred.pipeline.methods import METHODS, SUBSET
+from ssmred.pipeline.methods import ALTERNATING, METHODS, SUBSET
 from ssmred.pipeline.progress import Progress
 from ssmred.pipeline.removal import (
     CalibratedMove,
@@ -46,6 +46,9 @@ BATCH = 100
 """Images per forward pass; twice as fast as 500, whose signals do not fit the cache."""
 DOCS = Path(__file__).parents[1] / "docs"
 PAGE, PICTURE = DOCS / "methods.md", DOCS / "images" / "methods.png"
+
+COMPARED = tuple(method for method in METHODS if method != ALTERNATING)
+"""In channels with one input and one output B and C are one number per mode."""
 
 OWN, FITTED, CALIBRATED = "data-free, own read-out", "data-free", "calibrated"
 LOOKS = {
@@ -72,7 +75,7 @@ class Row:
 
 def removals(network: ImportedNetwork, calibration: torch.Tensor) -> Iterator[tuple[Row, Removal]]:
     """Yield a row for every method and kind, and what cuts for it."""
-    for method in METHODS:
+    for method in COMPARED:
         free = DataFreeRemoval(network, HORIZON, method=method)
         if method != SUBSET:
             own = copy.copy(free)
@@ -110,7 +113,7 @@ def measure(images: int, shares: Sequence[float]) -> tuple[list[Row], float]:
     threads = torch.get_num_threads()
     rows = []
     with Progress(True) as bars:
-        advance = bars.stage("reducing and testing", (3 * len(METHODS) - 1) * len(shares))
+        advance = bars.stage("reducing and testing", (3 * len(COMPARED) - 1) * len(shares))
         for row, removal in removals(network, data.calibration.inputs):
             for share in shares:
                 cut = removal.cut(int(share * full))

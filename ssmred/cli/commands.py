@@ -154,7 +154,9 @@ def reduce(
         typer.Option(help="How removals are weighed; default: calibrated with data, h2 without."),
     ] = None,
     method: Annotated[
-        Literal["subset", "balanced", "residualised", "h2_optimal", "modal", "hankel"],
+        Literal[
+            "subset", "alternating", "balanced", "residualised", "h2_optimal", "modal", "hankel"
+        ],
         typer.Option(help="How systems are made smaller; all but subset and modal move poles."),
     ] = "subset",
     coverage: Annotated[

@@ -6,14 +6,14 @@ import importlib
 
 from ssmred.errors import RequestError, message
 from ssmred.gramians import InputMoments
-from ssmred.reductors import Reductor
+from ssmred.reductors import Reductor, SubsetReductor
 from ssmred.systems import DiagonalSystem
 from ssmred.systems.stability import is_stable
 
-__all__ = ["METHODS", "SUBSET", "check_method", "reductor_of"]
+__all__ = ["ALTERNATING", "METHODS", "SUBSET", "check_method", "reductor_of"]
 
-SUBSET = "subset"
-"""Keeps poles; all other methods move them."""
+SUBSET, ALTERNATING = "subset", "alternating"
+"""Keep poles and fit C and D, or B too; all other methods move poles."""
 
 _REDUCTORS = {
     "balanced": ("ssmred.reductors.balanced", "BalancedReductor"),
@@ -23,7 +23,7 @@ _REDUCTORS = {
     "hankel": ("ssmred.reductors.hankel", "HankelReductor"),
 }
 
-METHODS = (SUBSET, *_REDUCTORS)
+METHODS = (SUBSET, ALTERNATING, *_REDUCTORS)
 
 
 def check_method(method: str) -> str:
@@ -47,14 +47,16 @@ def reductor_of(
     *,
     moments: InputMoments | None = None,
 ) -> Reductor:
-    """Return the reductor of a method that moves poles, in the form of its input.
+    """Return the reductor of a method that moves poles or B, in the form of its input.
 
-    All of them judge by an infinite horizon, which leaves stable systems stable. Only balanced
-    truncation has versions for calibration inputs, used where moments are given, and for a finite
-    horizon, which serves systems that are not stable. H2-optimal models are found by descent alone,
-    the faster of the two algorithms.
+    Those that move poles judge by an infinite horizon, which leaves stable systems stable. Only
+    balanced truncation has versions for calibration inputs, used where moments are given, and for a
+    finite horizon, which serves systems that are not stable. H2-optimal models are found by descent
+    alone, the faster of the two algorithms.
     """
-    module, name = _REDUCTORS[check_method(method)]
+    if check_method(method) == ALTERNATING:
+        return SubsetReductor(horizon=horizon, refit="both")
+    module, name = _REDUCTORS[method]
     kind = getattr(importlib.import_module(module), name)
     if method == "h2_optimal":
         return kind(algorithm="gradient")

@@ -72,9 +72,10 @@ def reduce(
     metric : {"h2", "calibrated"}, optional
         How removals are scored: by the layers alone, or on the signals the layers see. Default:
         calibrated with data.
-    method : {"subset", "balanced", "residualised", "h2_optimal", "modal", "hankel"}
-        How a layer's systems are made smaller: which poles are left. "subset" and "modal" keep
-        some, the others move them. The read-out is the best one in the metric for every method.
+    method : {"subset", "alternating", "balanced", "residualised", "h2_optimal", "modal", "hankel"}
+        How a layer's systems are made smaller: which poles are left. "subset", "alternating" and
+        "modal" keep some, the others move them. The read-out is the best one in the metric for
+        every method; "alternating" fits B as well, in turn, by the layers alone.
         Calibrated, only "subset" and "balanced" look at the data for the poles.
     coverage, confidence : float
         A statistical certificate states, with this confidence, that at least this share of inputs

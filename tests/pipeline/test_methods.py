@@ -18,7 +18,7 @@ from ssmred.networks import ReducedSSM, import_network
 from ssmred.pipeline.methods import METHODS
 
 MOVING = METHODS[1:]
-MOVE_POLES = [method for method in MOVING if method != "modal"]
+MOVE_POLES = [method for method in MOVING if method not in ("modal", "alternating")]
 GUARANTEES = {
     "worst-case": {"horizon": HORIZON, "guarantee": "worst-case"},
     "worst-case, any length": {"guarantee": "worst-case"},
