@@ -4,7 +4,17 @@ from ssmred.certify.verifier import register_model_reader
 from ssmred.networks.adapter_check import AdapterReport, check_adapter
 from ssmred.networks.adapters import Adapter, adapter_for, register_adapter
 from ssmred.networks.adapters.block import FilterBlock
+from ssmred.networks.adapters.dss import DSSAdapter, read_dss
+from ssmred.networks.adapters.lru import LRUAdapter, read_lru
 from ssmred.networks.adapters.own import LayerAdapter
+from ssmred.networks.adapters.s4_block import S4Adapter
+from ssmred.networks.adapters.s4_reading import read_s4
+from ssmred.networks.adapters.s4_settings import S4Settings
+from ssmred.networks.adapters.s4d import S4DAdapter
+from ssmred.networks.adapters.s4d_reading import read_s4d
+from ssmred.networks.adapters.s4op import read_s4op
+from ssmred.networks.adapters.s4op_network import network_from_s4op
+from ssmred.networks.adapters.s5 import S5Adapter, read_s5
 from ssmred.networks.cores import core_for
 from ssmred.networks.dense_core import DenseSSM
 from ssmred.networks.discovery import (
@@ -27,13 +37,19 @@ from ssmred.networks.tracing import trace
 __all__ = [
     "Adapter",
     "AdapterReport",
+    "DSSAdapter",
     "DenseSSM",
     "FilterBlock",
     "ImportedLayer",
     "ImportedNetwork",
+    "LRUAdapter",
     "LayerAdapter",
     "LinearFilter",
     "ReducedSSM",
+    "S4Adapter",
+    "S4DAdapter",
+    "S4Settings",
+    "S5Adapter",
     "SharedSSM",
     "StreamingNetwork",
     "SystemChain",
@@ -47,6 +63,13 @@ __all__ = [
     "import_network",
     "load_network",
     "load_weights_into",
+    "network_from_s4op",
+    "read_dss",
+    "read_lru",
+    "read_s4",
+    "read_s4d",
+    "read_s4op",
+    "read_s5",
     "register_adapter",
     "save_network",
     "trace",

@@ -13,8 +13,8 @@ from torch import nn
 
 from ssmred.errors import CheckpointError, UnsupportedOperationError, message
 from ssmred.networks.adapters import Adapter, adapter_for, known_families
-from ssmred.networks.adapters.shared_probing import copy_module
 from ssmred.networks.capture import capture, check_hooks
+from ssmred.networks.copying import copy_module
 from ssmred.networks.cores import check_core, core_like, full_core, largest_order
 from ssmred.networks.filters import LinearFilter, holds_place, is_core
 from ssmred.systems.linear import LinearSystem

@@ -14,8 +14,8 @@ from torch import nn
 from ssmred.errors import CheckpointError, OrderError, ShapeError, message
 from ssmred.networks.adapters.shared_block import BACKWARD, CORE, check_block
 from ssmred.networks.adapters.shared_checks import Agreement, Candidate, agree
-from ssmred.networks.adapters.shared_probing import copy_module
 from ssmred.networks.adapters.shared_tensors import like
+from ssmred.networks.copying import copy_module
 from ssmred.networks.cores import core_for
 from ssmred.systems import DiagonalSystem
 from ssmred.systems.linear import LinearSystem

@@ -10,7 +10,7 @@ from torch import nn
 
 from ssmred.errors import CheckpointError, UnsupportedOperationError, message
 from ssmred.networks.adapters.shared_checks import CHECKED_SAMPLES, Agreement
-from ssmred.networks.adapters.shared_probing import copy_module
+from ssmred.networks.copying import copy_module
 from ssmred.systems import DiagonalSystem
 
 __all__ = ["BACKWARD", "CORE", "SequenceFilter", "check_block"]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -283,8 +283,3 @@ def discrepancy(systems: dict[str, DiagonalSystem], u: np.ndarray, y: np.ndarray
     difference = np.abs(respond(systems, u) - y).max(initial=0.0)
     largest = np.abs(y).max(initial=0.0)
     return float(difference / largest) if largest else float(difference)
-
-
-def rounded(candidate: Candidate, eps: float) -> Candidate:
-    """Return a candidate whose numbers carry a coarser rounding."""
-    return replace(candidate, eps=max(eps, candidate.eps))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import copy
 import inspect
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -13,10 +12,11 @@ import numpy as np
 import torch
 from torch import nn
 
+from ssmred.networks.copying import copy_module
+
 __all__ = [
     "LAYOUTS",
     "Layout",
-    "copy_module",
     "default_dtype",
     "in_double",
     "precision",
@@ -54,21 +54,6 @@ LAYOUTS = (Layout(), Layout(batched=False), Layout(time_first=False))
 
 Realisation = Callable[[nn.Module, torch.Tensor], Any]
 """Runs a layer on an input in the layer's own layout."""
-
-
-def copy_module(module: nn.Module) -> nn.Module:
-    """Return a copy of a module, also where it keeps tensors that were computed with gradients.
-
-    `copy.deepcopy` refuses those, which some layers leave in their attributes.
-    """
-    memo: dict[int, Any] = {}
-    for owner in module.modules():
-        for value in vars(owner).values():
-            parts = value.values() if isinstance(value, dict) else [value]
-            for part in parts:
-                if isinstance(part, torch.Tensor) and not part.is_leaf:
-                    memo[id(part)] = part.detach().clone()
-    return copy.deepcopy(module, memo)
 
 
 def in_double(module: nn.Module) -> nn.Module:

@@ -15,7 +15,6 @@ __all__ = [
     "as_tensor",
     "like",
     "prefixes",
-    "single_layer",
     "to_float64",
 ]
 
@@ -136,12 +135,6 @@ def prefixes(names: Iterable[str], markers: Iterable[Iterable[str]]) -> list[str
     found = dict.fromkeys(name[: len(name) - len(_leaf(name))] for name in names)
     groups = [set(marker) for marker in markers]
     return [p for p in found if any(all(p + n in names for n in group) for group in groups)]
-
-
-def single_layer(names: Iterable[str]) -> str | None:
-    """Return the prefix that all names share up to their last part, None where there is none."""
-    found = {name[: len(name) - len(_leaf(name))] for name in names}
-    return found.pop() if len(found) == 1 else None
 
 
 def _leaf(name: str) -> str:
