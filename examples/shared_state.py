@@ -12,7 +12,8 @@ from pathlib import Path
 import matplotlib.pyplot as plt
 import numpy as np
 
-from ssmred import export, zoo
+from ssmred import zoo
+from ssmred.networks import import_network
 from ssmred.norms import h2_error, h2_norm
 from ssmred.reductors import BalancedReductor, SubsetReductor, aire_scores, score_masks, truncation
 
@@ -23,12 +24,12 @@ figure, (modes_plot, error_plot, gain_plot) = plt.subplots(
 # --- Claim 1: one system, 64 inputs, 64 outputs, 64 modes -----------------------------------------
 #     x_k = L x_{k-1} + B u_k,   y_k = Re(C x_k) + D u_k,   L diagonal
 network, _ = zoo.load("fashion-mnist-lru")
-layer = export(network)["layers.1"]
+layer = import_network(network).systems["layers.1"]
 print(f"1. {layer}")
 assert layer.poles.shape == (1, 64)
 assert layer.states == 2 * 64  # every complex mode is two real numbers
 T = 196  # the network sees so many steps
-norm = h2_norm(layer, horizon=T)[0]
+norm = float(np.squeeze(h2_norm(layer, horizon=T)))
 
 # --- Claim 2: a score of single modes knows nothing of the others ---------------------------------
 #     e_i = ||c_i||^2 ||b_i||^2 / (1 - |l_i|^2): the energy of mode i alone
@@ -50,7 +51,8 @@ for count in kept:
     fitted = path.reduction([count])
     moved = BalancedReductor(horizon=T).reduce(layer, order=int(count))
     for curve, reduction in zip(curves.values(), (scored, fitted, moved), strict=True):
-        curve.append(float(h2_error(layer, reduction.system, horizon=T)[0] / norm))
+        error = h2_error(layer, reduction.system, horizon=T)
+        curve.append(float(np.squeeze(error)) / norm)
 for name, errors in curves.items():
     error_plot.semilogy(100 * kept / 64, errors, "o-", label=name)
     print(f"3. {name:18s} half the modes: relative h2 error {errors[3]:.4f}")
