@@ -349,11 +349,12 @@ def export_plain(
             )
         )
     if states is None:
-        states = max(
+        needed = [
             _states_needed(found, wanted[found.name])
             for found in targets
             if found.adapter is not None
-        )
+        ]
+        states = max(needed, default=None)
     model = copy_module(original)
     tensors = reduced.state_dict()
     own = model.state_dict()
