@@ -53,7 +53,7 @@ class ListOps:
     --------
     >>> tokens, answers = ListOps(3, 3, 5, 12).sample(2, seed=0)
     >>> print(decode(tokens[0]), "=", answers[0])
-    [MAX [MED 0 8 8 ] 2 ] = 8
+    [MAX [MAX 1 5 2 ] 8 0 ] = 8
     """
 
     max_depth: int = 10

@@ -374,7 +374,7 @@ def test_minimal_layers_name_what_is_wrong(name):
     case = CASES["s4d_minimal_layer"]["input"]["params"]
     good = {key: np.array(value) for key, value in case.items()}
     key = f"kernel.{name}"
-    with pytest.raises(CheckpointError, match=f"{key if name != 'log_A_real' else 'C'} is missing"):
+    with pytest.raises(CheckpointError, match=f"{key} is missing"):
         read_s4d({n: v for n, v in good.items() if n != key})
     with pytest.raises(CheckpointError, match="has the wrong shape"):
         read_s4d(good | {key: good[key][..., :1] if name != "log_dt" else good[key][:1]})

@@ -235,7 +235,7 @@ def test_the_picture_names_the_method() -> None:
 
 
 def test_unknown_methods_are_refused_with_the_known_ones() -> None:
-    with pytest.raises(RequestError, match="subset, balanced"):
+    with pytest.raises(RequestError, match="subset, alternating, balanced"):
         ssmred.reduce(classifier(), horizon=HORIZON, method="pca", progress=False)
 
 
