@@ -177,7 +177,11 @@ class ReductorConformance:
                 omega = np.linspace(0.01, 3, 7) if system.is_discrete else np.linspace(0.01, 30, 7)
                 H = one.frequency_response(omega)
                 size = np.abs(H).max(initial=1e-300)
-                assert np.max(np.abs(one.frequency_response(-omega) - H.conj())) <= EXACT * size
+                # modes of nearly equal poles cancel: what is rounded are the terms, not the sum
+                margins = 1 - np.abs(one.poles) if one.is_discrete else -one.poles.real
+                terms = np.sum(np.abs(one.C) @ (np.abs(one.B) / margins[:, None]))
+                rounding = EXACT * size + 16 * np.finfo(float).eps * terms
+                assert np.max(np.abs(one.frequency_response(-omega) - H.conj())) <= rounding
 
     def test_stays_stable(self, system):
         for order in self.orders(system):
