@@ -178,8 +178,9 @@ class ReductorConformance:
                 H = one.frequency_response(omega)
                 size = np.abs(H).max(initial=1e-300)
                 # modes of nearly equal poles cancel: what is rounded are the terms, not the sum
-                margins = 1 - np.abs(one.poles) if one.is_discrete else -one.poles.real
-                terms = np.sum(np.abs(one.C) @ (np.abs(one.B) / margins[:, None]))
+                margins = np.abs(1 - np.abs(one.poles) if one.is_discrete else one.poles.real)
+                driven = np.abs(one.B) / np.where(margins > 0, margins, np.inf)[:, None]
+                terms = np.sum(np.abs(one.C) @ driven)
                 rounding = EXACT * size + 16 * np.finfo(float).eps * terms
                 assert np.max(np.abs(one.frequency_response(-omega) - H.conj())) <= rounding
 
