@@ -3,8 +3,8 @@
 Accuracy by family and method. Beside the calibrated and data-free removals of `ssmred.reduce`, the
 scores of LAST and AIRE-Prune: modes with the lowest score go, over all layers, and what is left
 stays as it was, as published. Nothing is retrained; calibration sees 512 training samples, accuracy
-all test samples. Deterministic up to the rounding of another number of threads. Takes half an hour;
-`--networks` takes some.
+all test samples. Deterministic up to the rounding of another number of threads. Takes an hour; the
+rows of every network are kept in results/families.json as they come; `--networks` measures some.
 """
 
 from __future__ import annotations
@@ -32,8 +32,10 @@ from ssmred.reductors import score_masks, truncation
 from ssmred.report import table
 from ssmred.report.figures import BLUE, GREY, ORANGE, clean, save_figure, style
 
-SHARES = (0.6, 0.4, 0.2)
+SHARES = ("0.6", "0.4", "0.2")
 SEED = 0
+KEPT = [f"{100 * float(share):.0f} % kept" for share in SHARES]
+HEADERS = ["network", "original", "method", *KEPT]
 DOCS = Path(__file__).parents[1] / "docs"
 PAGE, PICTURE = DOCS / "families.md", DOCS / "images" / "families.png"
 RESULTS = Path(__file__).with_name("results") / "families.json"
@@ -55,15 +57,16 @@ class Row:
     """Hold what one method reached on one network, by share of the states that was allowed.
 
     Shares that are left: of the states, of the numbers in the state-space layers, of all numbers.
+    The shares allowed are keys as JSON has them, ``"0.6"``.
     """
 
     network: str
     method: str
     original: float
-    accuracy: dict[float, float] = field(default_factory=dict)
-    states: dict[float, float] = field(default_factory=dict)
-    ssm: dict[float, float] = field(default_factory=dict)
-    parameters: dict[float, float] = field(default_factory=dict)
+    accuracy: dict[str, float] = field(default_factory=dict)
+    states: dict[str, float] = field(default_factory=dict)
+    ssm: dict[str, float] = field(default_factory=dict)
+    parameters: dict[str, float] = field(default_factory=dict)
 
 
 def scored(network: ImportedNetwork, horizon: int, score: str) -> Cutter:
@@ -98,32 +101,46 @@ def ssm_numbers(original: nn.Module, network: ImportedNetwork) -> int:
     return filters - blocks
 
 
-def measure(names: list[str], samples: int) -> list[Row]:
-    """Return all rows."""
+def measure(name: str, samples: int, advance: Callable[[int], None]) -> list[Row]:
+    """Return the rows of one network."""
     rows, threads = [], torch.get_num_threads()
-    with Progress(True) as bars:
-        for name in names:
-            model, data = zoo.load(name)
-            test = zoo.Sample(data.test.inputs[:samples], data.test.labels[:samples])
-            imported = import_network(model)
-            network = in_modal_form(imported, data.test.inputs.shape[1])
-            full = sum(layer.states for layer in network.layers)
-            whole = count(model), ssm_numbers(model, imported)
-            original = accuracy(model, test)
-            advance = bars.stage(name, len(LOOKS) * len(SHARES))
-            for method, cutter in cutters(network, data.calibration.inputs):
-                row = Row(name, method, original)
-                for share in SHARES:
-                    cut = cutter(int(share * full))
-                    torch.set_num_threads(threads)  # compiled parallel loops change torch's pool
-                    filters = sum(count(network.core(at.name, cut.model)) for at in network.layers)
-                    row.accuracy[share] = accuracy(cut.model, test)
-                    row.states[share] = cut.states / full
-                    row.ssm[share] = filters / whole[1]
-                    row.parameters[share] = count(cut.model) / whole[0]
-                    advance(1)
-                rows.append(row)
+    model, data = zoo.load(name)
+    test = zoo.Sample(data.test.inputs[:samples], data.test.labels[:samples])
+    imported = import_network(model)
+    network = in_modal_form(imported, data.test.inputs.shape[1])
+    full = sum(layer.states for layer in network.layers)
+    whole = count(model), ssm_numbers(model, imported)
+    original = accuracy(model, test)
+    for method, cutter in cutters(network, data.calibration.inputs):
+        row = Row(name, method, original)
+        for share in SHARES:
+            cut = cutter(int(float(share) * full))
+            torch.set_num_threads(threads)  # compiled parallel loops change torch's pool
+            filters = sum(count(network.core(at.name, cut.model)) for at in network.layers)
+            row.accuracy[share] = accuracy(cut.model, test)
+            row.states[share] = cut.states / full
+            row.ssm[share] = filters / whole[1]
+            row.parameters[share] = count(cut.model) / whole[0]
+            advance(1)
+        rows.append(row)
     return rows
+
+
+def kept_rows() -> dict[str, list[Row]]:
+    """Return the rows of earlier runs by network."""
+    if not RESULTS.exists():
+        return {}
+    stored = json.loads(RESULTS.read_text())
+    return {name: [Row(**row) for row in rows] for name, rows in stored.items()}
+
+
+def keep(rows: dict[str, list[Row]]) -> None:
+    """Store rows: beside, then in place."""
+    RESULTS.parent.mkdir(exist_ok=True)
+    beside = RESULTS.with_suffix(".new")
+    stored = {name: [asdict(row) for row in rows[name]] for name in sorted(rows)}
+    beside.write_text(json.dumps(stored, indent=1) + "\n")
+    beside.replace(RESULTS)
 
 
 def cells(rows: list[Row]) -> list[list[str]]:
@@ -173,7 +190,7 @@ def draw_panel(axes: Axes, rows: list[Row]) -> None:
     for row in rows:
         colour, marker = LOOKS[row.method]
         axes.plot(
-            [100 * share for share in row.accuracy],
+            [100 * float(share) for share in row.accuracy],
             list(row.accuracy.values()),
             color=colour,
             marker=marker,
@@ -194,36 +211,51 @@ def main() -> None:
     """Measure, print, and write docs/families.md and its picture."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     names = [name for name in zoo.names() if not name.endswith("gelu")]
-    parser.add_argument("--networks", nargs="+", default=names, choices=zoo.names())
+    parser.add_argument("--networks", nargs="*", default=names, choices=zoo.names())
     parser.add_argument("--samples", type=int, default=10_000, help="test samples")
     parser.add_argument("--dry", action="store_true", help="print only, write nothing")
     wish = parser.parse_args()
-    rows = measure(wish.networks, wish.samples)
-    kept = [f"{100 * s:.0f} % kept" for s in SHARES]
+    found = {} if wish.dry else kept_rows()
+    with Progress(True) as bars:
+        for name in wish.networks:
+            advance = bars.stage(name, len(LOOKS) * len(SHARES))
+            rows = measure(name, wish.samples, advance)
+            print(table(cells(rows), HEADERS), flush=True)
+            found = rows_of(name, rows, wish.dry, found)
+    rows = [row for name in sorted(found) for row in found[name]]
     sections = []
-    for title, body, names in (
+    for title, body, headers in (
         (
             f"Accuracy (%) on {wish.samples:,} test samples by share of the states kept.",
             cells(rows),
-            ["network", "original", "method", *kept],
+            HEADERS,
         ),
         (
             "What is left of the states, of the numbers in the state-space layers and of all "
             "numbers, and the change of accuracy (points).",
             shares_left(rows),
-            ["network", "method", *kept],
+            ["network", "method", *KEPT],
         ),
     ):
-        print(f"\n{title}\n\n{table(body, names)}", flush=True)
-        sections.append(f"{title}\n\n{markdown(body, names)}")
+        print(f"\n{title}\n\n{table(body, headers)}", flush=True)
+        sections.append(f"{title}\n\n{markdown(body, headers)}")
     if wish.dry:
         return
     draw(rows, PICTURE)
-    RESULTS.parent.mkdir(exist_ok=True)
-    RESULTS.write_text(json.dumps([asdict(row) for row in rows], indent=1) + "\n")
     text = PAGE.read_text()
     start, stop = text.index(BEGIN) + len(BEGIN), text.index(END)
     PAGE.write_text(f"{text[:start]}\n\n" + "\n\n".join(sections) + f"\n\n{text[stop:]}")
+
+
+def rows_of(
+    name: str, rows: list[Row], dry: bool, found: dict[str, list[Row]]
+) -> dict[str, list[Row]]:
+    """Return all rows with those of one more network, stored unless nothing is to be written."""
+    if dry:
+        return found | {name: rows}
+    found = kept_rows() | {name: rows}  # another process may have measured others meanwhile
+    keep(found)
+    return found
 
 
 if __name__ == "__main__":

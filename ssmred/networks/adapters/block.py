@@ -7,10 +7,17 @@ from typing import Any
 import torch
 from torch import nn
 
+from ssmred.errors import UnsupportedOperationError, message
 from ssmred.networks.filters import LinearFilter
 from ssmred.networks.reversal import OneStepDelay
 
 __all__ = ["FilterBlock"]
+
+_CHOOSE_HOW = frozenset({"mode", "detach_state", "set_param"})
+"""Arguments of layers that choose how they compute, not what."""
+
+_AT_REST = {"return_state": False, "reset_state": True, "step_scale": 1.0, "rate": 1.0}
+"""Further ones, with the value at which they ask for nothing."""
 
 
 class FilterBlock(nn.Module):
@@ -50,6 +57,9 @@ class FilterBlock(nn.Module):
         Whether sequences are (batch, features, T) (True) or (batch, T, features).
     paired : bool
         Return ``(y, None)`` as upstream does, or ``y`` alone.
+    heeds_options : bool
+        Whether the replaced layer does anything with further arguments: those that would change
+        its output are then refused. False for S4D, which takes any and ignores them.
     """
 
     def __init__(
@@ -69,6 +79,7 @@ class FilterBlock(nn.Module):
         features_last: bool = False,
         transposed: bool = True,
         paired: bool = True,
+        heeds_options: bool = True,
     ) -> None:
         super().__init__()
         self.core = core
@@ -85,14 +96,31 @@ class FilterBlock(nn.Module):
         self.features_last = features_last
         self.transposed = transposed
         self.paired = paired
+        self.heeds_options = heeds_options
 
     @property
     def width(self) -> int | None:
         """Features of the block's input; None where `before` hides it."""
         return self.core.inputs // self.copies if self.before is None else None
 
-    def forward(self, u: torch.Tensor, *_ignored: Any, **_also_ignored: Any) -> Any:
-        """Return the layer's output, with ``None`` in place of a state where upstream has one."""
+    def forward(self, u: torch.Tensor, *unnamed: Any, **options: Any) -> Any:
+        """Return the layer's output, with ``None`` in place of a state where upstream has one.
+
+        Parameters
+        ----------
+        u : torch.Tensor
+            (batch, features, T) or (batch, T, features), as the layer had it; with or without the
+            batch where nothing but filters is in the block.
+        *unnamed, **options
+            The layer's further arguments, at the values at which they ask for nothing.
+
+        Raises
+        ------
+        UnsupportedOperationError
+            If a state is handed in or asked for, or steps are scaled.
+        """
+        if self.heeds_options:
+            _check_options(unnamed, options)
         if not self.transposed:
             u = u.transpose(-1, -2)
         x = u if self.before is None else self._on_features(self.before, u)
@@ -123,3 +151,24 @@ class FilterBlock(nn.Module):
         if not self.features_last:
             return module(x)
         return module(x.transpose(-1, -2)).transpose(-1, -2)
+
+
+def _check_options(unnamed: tuple[Any, ...], options: dict[str, Any]) -> None:
+    """Refuse arguments that would change the output of the layer that was replaced."""
+    named = [("a further argument", value) for value in unnamed]
+    named += [(name, value) for name, value in options.items() if name not in _CHOOSE_HOW]
+    for name, value in named:
+        if value is None:
+            continue
+        plain = isinstance(value, (bool, int, float, str))
+        if not (plain and name in _AT_REST and value == _AT_REST[name]):
+            raise UnsupportedOperationError(
+                message(
+                    "FilterBlock",
+                    f"{name} would change the output of the layer that was replaced",
+                    expected="no state handed in or out, no steps scaled",
+                    got=f"{name}={value!r}" if plain else name,
+                    cure="Stream with ssmred.networks.StreamingNetwork; put a step scale into the "
+                    "layer's steps before it is imported.",
+                )
+            )

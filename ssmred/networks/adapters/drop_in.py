@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import copy
-
 import torch
 from torch import nn
 
 from ssmred.networks.adapters.block import FilterBlock
+from ssmred.networks.copying import copy_module
 from ssmred.networks.filters import is_core
 
 __all__ = ["LAYER_TOLERANCE", "agrees", "answer_of", "cast_module", "layer_dtype"]
@@ -41,7 +40,9 @@ def answer_of(layer: nn.Module, u: torch.Tensor) -> tuple[torch.Tensor | None, b
     return (answer if isinstance(answer, torch.Tensor) else None), paired
 
 
-def agrees(module: nn.Module, block: FilterBlock, *, width: int | None = None) -> bool:
+def agrees(
+    module: nn.Module, block: FilterBlock, *, width: int | None = None, batched: bool = True
+) -> bool:
     """Tell whether a drop-in computes what the layer computes, and note if it returns a pair.
 
     Parameters
@@ -51,13 +52,16 @@ def agrees(module: nn.Module, block: FilterBlock, *, width: int | None = None) -
         Its ``transposed`` says the layout, and ``paired`` is set.
     width : int, optional
         Features of the input; by default the block's.
+    batched : bool
+        Whether the layer takes (batch, ...) or a single sequence.
     """
     width = width or block.width or 1
     shape = (2, width, COMPARED_STEPS) if block.transposed else (2, COMPARED_STEPS, width)
+    shape = shape if batched else shape[1:]
     noise = torch.randn(shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     for dtype in (torch.float64, layer_dtype(module)):
         layer, drop_in = (
-            cast_module(copy.deepcopy(m).to("cpu"), dtype).eval() for m in (module, block)
+            cast_module(copy_module(m).to("cpu"), dtype).eval() for m in (module, block)
         )
         with torch.no_grad():
             wanted, paired = answer_of(layer, noise.to(dtype))
@@ -72,7 +76,11 @@ def agrees(module: nn.Module, block: FilterBlock, *, width: int | None = None) -
 
 
 def cast_module(module: nn.Module, dtype: torch.dtype) -> nn.Module:
-    """Cast a module to a real dtype, in place; complex tensors stay complex, of that precision."""
+    """Cast a module to a real dtype, in place; complex tensors stay complex, of that precision.
+
+    ``module.double()`` leaves complex parameters alone and ``module.to(torch.float64)`` drops their
+    imaginary parts. States that layers keep outside the state dict are cast too.
+    """
     with_pair = {torch.float64: torch.complex128, torch.float32: torch.complex64}
 
     def cast(tensor: torch.Tensor) -> torch.Tensor:
@@ -80,4 +88,9 @@ def cast_module(module: nn.Module, dtype: torch.dtype) -> nn.Module:
             return tensor.to(with_pair.get(dtype, tensor.dtype))
         return tensor.to(dtype) if tensor.is_floating_point() else tensor
 
-    return module._apply(cast)
+    module._apply(cast)
+    for owner in module.modules():
+        for name, value in list(vars(owner).items()):
+            if isinstance(value, torch.Tensor):
+                setattr(owner, name, cast(value))
+    return module

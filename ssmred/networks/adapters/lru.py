@@ -15,8 +15,12 @@ from torch import nn
 
 from ssmred.errors import CheckpointError, UnsupportedOperationError, message
 from ssmred.networks.adapters.s4_names import check_not_selective
-from ssmred.networks.adapters.shared_adapter import SharedModes, SharedStateAdapter, shared_system
-from ssmred.networks.adapters.shared_block import CORE
+from ssmred.networks.adapters.shared_adapter import (
+    CORE,
+    SharedModes,
+    SharedStateAdapter,
+    shared_system,
+)
 from ssmred.networks.adapters.shared_checks import Candidate, Rounding
 from ssmred.networks.adapters.shared_tensors import LayerTensors, prefixes
 from ssmred.systems import DiagonalSystem

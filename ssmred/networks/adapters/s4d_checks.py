@@ -103,4 +103,6 @@ def candidates(module: nn.Module, parts: S4DParts, core: LinearFilter) -> Iterat
     mixing = getattr(module, parts.mixing) if parts.mixing else nn.Identity()
     for activation in activations:
         for transposed in layouts:
-            yield FilterBlock(core, activation, dropout, mixing, transposed=transposed)
+            yield FilterBlock(
+                core, activation, dropout, mixing, transposed=transposed, heeds_options=False
+            )

@@ -12,18 +12,28 @@ import torch
 from torch import nn
 
 from ssmred.errors import CheckpointError, OrderError, ShapeError, message
-from ssmred.networks.adapters.shared_block import BACKWARD, CORE, check_block
+from ssmred.networks.adapters.block import FilterBlock
+from ssmred.networks.adapters.drop_in import agrees
 from ssmred.networks.adapters.shared_checks import Agreement, Candidate, agree
 from ssmred.networks.adapters.shared_tensors import like
 from ssmred.networks.copying import copy_module
-from ssmred.networks.cores import core_for
+from ssmred.networks.cores import core_for, full_core
 from ssmred.systems import DiagonalSystem
 from ssmred.systems.linear import LinearSystem
 
-__all__ = ["SharedModes", "SharedStateAdapter", "shared_system"]
+__all__ = ["BACKWARD", "CORE", "SharedModes", "SharedStateAdapter", "shared_system"]
+
+CORE, BACKWARD = "core", "backward"
+"""Names of a layer's filters."""
 
 RANK = 1e-13
 """Singular values of a direct term, relative to its largest entry, that are rounding."""
+
+CHECKED = 64
+"""Samples of a written layer's response that are compared."""
+
+ROUNDINGS = 1000.0
+"""Roundings of the stored parameters that a response may be off by: poles enter 64 times."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -127,7 +137,30 @@ class SharedStateAdapter(ABC):
         CheckpointError
             If with the layer's own systems the drop-in answers otherwise than the layer.
         """
-        return check_block(module, self._agreement(module), dict(cores))
+        agreement = self._agreement(module)
+        layout, systems = agreement.layout, agreement.candidate.systems
+        block = FilterBlock(
+            **{name: full_core(system) for name, system in systems.items()},
+            delayed=False,
+            transposed=not layout.time_first,
+            paired=layout.paired,
+        )
+        width = systems[CORE].inputs
+        if set(cores) != set(systems) or not agrees(
+            module, block, width=width, batched=layout.batched
+        ):
+            raise CheckpointError(
+                message(
+                    f"{type(self).__name__}.to_block",
+                    f"{type(module).__name__} answers otherwise than its drop-in",
+                    expected=f"y = filter(u), filters {sorted(systems)}",
+                    got=f"filters {sorted(cores)}",
+                    cure="Register an adapter of its own with ssmred.networks.register_adapter.",
+                )
+            )
+        for name, core in cores.items():
+            setattr(block, name, core)
+        return block.train(module.training)
 
     def states_needed(self, module: nn.Module, systems: Mapping[str, LinearSystem]) -> int:
         """Return the real states that `from_systems` needs, two per mode."""
@@ -304,15 +337,21 @@ def _check_written(
         for t in (*module.parameters(), *module.buffers())
         if t.is_floating_point() or t.is_complex()
     ]
-    for name, system in systems.items():
-        full = core_for(system).to_system()
-        other = written.candidate.systems[name]
-        response, found = (part.impulse_response(CHECKED) for part in (full, other))
-        if name == BACKWARD or BACKWARD in systems:  # the sample itself is shared by both
-            response, found = response[..., 1:, :, :], found[..., 1:, :, :]
+    pairs = {
+        name: [
+            part.impulse_response(CHECKED)
+            for part in (core_for(system).to_system(), written.candidate.systems[name])
+        ]
+        for name, system in systems.items()
+    }
+    if BACKWARD in pairs:  # both directions see the sample itself: only their sum there is told
+        for one, other in zip(pairs[CORE], pairs[BACKWARD], strict=True):
+            one[:, 0] += other[:, 0]
+            other[:, 0] = 0.0
+    for name, (response, found) in pairs.items():
         size = np.abs(response).max(initial=0.0)
         error = np.abs(response - found).max(initial=0.0)
-        if not error <= ROUNDINGS * max(precisions) * max(size, np.abs(full.D).max(initial=0.0)):
+        if not error <= ROUNDINGS * max(precisions) * size:
             raise CheckpointError(
                 message(
                     where,
@@ -321,10 +360,3 @@ def _check_written(
                     cure="Write into a layer of higher precision.",
                 )
             )
-
-
-CHECKED = 64
-"""Samples of a written layer's response that are compared."""
-
-ROUNDINGS = 1000.0
-"""Roundings of the stored parameters that a response may be off by: poles enter 64 times."""

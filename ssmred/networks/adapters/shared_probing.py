@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from ssmred.networks.adapters.drop_in import cast_module
 from ssmred.networks.copying import copy_module
 
 __all__ = [
@@ -57,31 +58,8 @@ Realisation = Callable[[nn.Module, torch.Tensor], Any]
 
 
 def in_double(module: nn.Module) -> nn.Module:
-    """Return a copy on the CPU in evaluation mode, every real and complex tensor in double.
-
-    ``module.double()`` leaves complex parameters alone and ``module.to(torch.float64)`` drops their
-    imaginary parts.
-    """
-
-    def convert(tensor: torch.Tensor) -> torch.Tensor:
-        if tensor.is_complex():
-            return tensor.to("cpu", torch.complex128)
-        return tensor.to("cpu", torch.float64) if tensor.is_floating_point() else tensor.cpu()
-
-    return _converted(module, convert)
-
-
-def _on_cpu(module: nn.Module) -> nn.Module:
-    return _converted(module, lambda tensor: tensor.cpu())
-
-
-def _converted(module: nn.Module, convert: Callable[[torch.Tensor], torch.Tensor]) -> nn.Module:
-    twin = copy_module(module)._apply(convert).eval()
-    for owner in twin.modules():
-        for name, value in list(vars(owner).items()):
-            if isinstance(value, torch.Tensor):  # a state kept outside the state dict
-                setattr(owner, name, convert(value))
-    return twin
+    """Return a copy on the CPU in evaluation mode, every real and complex tensor in double."""
+    return cast_module(copy_module(module).cpu(), torch.float64).eval()
 
 
 @contextlib.contextmanager
@@ -159,7 +137,7 @@ def run(
     layout : Layout
         With ``paired`` as seen.
     """
-    layer = in_double(module) if double else _on_cpu(module)
+    layer = in_double(module) if double else copy_module(module).cpu().eval()
     real = [t.dtype for t in layer.state_dict().values() if t.is_floating_point()]
     kind = torch.float64 if double else (real[0] if real else torch.get_default_dtype())
     signal = torch.from_numpy(u).to(kind)
