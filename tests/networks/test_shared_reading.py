@@ -153,8 +153,16 @@ def test_bad_s5_tensors_are_named(change, problem):
 def test_missing_s5_tensors_are_named(missing):
     values = tree()
     del values[missing]
-    with pytest.raises(CheckpointError, match="no S5 layer"):
-        read_s5(values)
+    with pytest.raises(CheckpointError, match=f"layer/{missing} is missing"):
+        read_s5({f"layer/{k}": v for k, v in values.items()})
+
+
+@pytest.mark.parametrize("missing", ["nu_log", "theta_log", "B_im", "C_re", "D"])
+def test_missing_lru_tensors_are_named(missing):
+    values = unit()
+    del values[missing]
+    with pytest.raises(CheckpointError, match=f"layer.{missing} is missing"):
+        read_lru({f"layer.{k}": v for k, v in values.items()})
 
 
 @pytest.mark.parametrize(
@@ -181,7 +189,7 @@ def test_an_angle_of_zero_is_read():
 
 @pytest.mark.parametrize("read", [read_s5, read_lru])
 def test_selective_layers_and_two_layers_are_refused(read):
-    with pytest.raises(CheckpointError):
+    with pytest.raises(CheckpointError, match=r"no (S5|LRU) layer"):
         read({})
     mamba = {f"mixer.{n}": np.ones((4, 4)) for n in ("A_log", "x_proj.weight", "dt_proj.weight")}
     with pytest.raises(UnsupportedOperationError, match="selective"):

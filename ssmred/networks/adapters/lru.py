@@ -14,7 +14,6 @@ import torch
 from torch import nn
 
 from ssmred.errors import CheckpointError, UnsupportedOperationError, message
-from ssmred.networks.adapters.s4_names import check_not_selective
 from ssmred.networks.adapters.shared_adapter import (
     CORE,
     SharedModes,
@@ -22,7 +21,7 @@ from ssmred.networks.adapters.shared_adapter import (
     shared_system,
 )
 from ssmred.networks.adapters.shared_checks import Candidate, Rounding
-from ssmred.networks.adapters.shared_tensors import LayerTensors, prefixes
+from ssmred.networks.adapters.shared_tensors import LayerTensors, layer_prefix, prefixes
 from ssmred.systems import DiagonalSystem
 
 __all__ = ["LRUAdapter", "LRUSettings", "read_lru", "recognises_tensors"]
@@ -34,6 +33,8 @@ MATRICES = (
     frozenset({"Bp", "C"}),  # neural-ssm
     frozenset({"B_re", "B_im", "C_re", "C_im"}),  # minimal-LRU, lru-reduction
 )
+
+MARKERS = tuple(RATES | matrices for matrices in MATRICES)
 
 NEVER = 40.0
 """``exp(-NEVER)`` is 0 to rounding: the decay per step of a pole at 0."""
@@ -60,7 +61,7 @@ class LRUSettings:
 
 def recognises_tensors(names_to_shapes: Mapping[str, tuple[int, ...]]) -> bool:
     """Tell whether named tensors are those of one LRU layer; others may be among them."""
-    return len(_prefixes(names_to_shapes)) == 1
+    return len(prefixes(names_to_shapes, MARKERS)) == 1
 
 
 def read_lru(
@@ -91,18 +92,7 @@ def read_lru(
         read.
     """
     where = "read_lru"
-    check_not_selective(tensors, where=where)
-    found = _prefixes({name: np.shape(value) for name, value in tensors.items()})
-    if len(found) != 1:
-        raise CheckpointError(
-            message(
-                where,
-                "more than one LRU layer" if found else "no LRU layer",
-                expected="nu_log, theta_log, D with B and C, or B_re, B_im, C_re, C_im",
-                got=", ".join(sorted(tensors)),
-            )
-        )
-    layer = LayerTensors(tensors, found[0], where)
+    layer = LayerTensors(tensors, layer_prefix(tensors, MARKERS, "LRU", where), where)
     late = "Bp" in layer.stored if delayed is None else delayed
     return _candidate(layer, LRUSettings(late, doubled)).systems
 
@@ -120,7 +110,7 @@ class LRUAdapter(SharedStateAdapter):
     def fits(self, names_to_shapes: Mapping[str, tuple[int, ...]]) -> bool:
         """Tell whether these are a layer's tensors, all of them and no others."""
         names = set(names_to_shapes) - {GAMMA, START}
-        return any(names == RATES | matrices for matrices in MATRICES)
+        return names in MARKERS
 
     def candidates(self, module: nn.Module, tensors: Mapping[str, Any]) -> Sequence[Candidate]:
         """Return the readings of a layer's tensors, the usual one first."""
@@ -238,7 +228,3 @@ def _candidate(layer: LayerTensors, settings: LRUSettings) -> Candidate:
         poles, driven, (2.0 if settings.doubled else 1.0) * C, D, delayed=settings.delayed
     )
     return Candidate(settings, {CORE: system}, Rounding(moved, inputs))
-
-
-def _prefixes(shapes: Mapping[str, tuple[int, ...]]) -> list[str]:
-    return prefixes(shapes, [RATES | matrices for matrices in MATRICES])

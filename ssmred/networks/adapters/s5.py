@@ -15,7 +15,6 @@ import torch
 from torch import nn
 
 from ssmred.errors import CheckpointError, UnsupportedOperationError, message
-from ssmred.networks.adapters.s4_names import check_not_selective
 from ssmred.networks.adapters.shared_adapter import (
     BACKWARD,
     CORE,
@@ -24,7 +23,7 @@ from ssmred.networks.adapters.shared_adapter import (
     shared_system,
 )
 from ssmred.networks.adapters.shared_checks import Candidate, Rounding
-from ssmred.networks.adapters.shared_tensors import LayerTensors, prefixes
+from ssmred.networks.adapters.shared_tensors import LayerTensors, layer_prefix, prefixes
 from ssmred.systems import DiagonalSystem
 
 __all__ = ["S5Adapter", "S5Settings", "read_s5", "recognises_tensors"]
@@ -32,6 +31,8 @@ __all__ = ["S5Adapter", "S5Settings", "read_s5", "recognises_tensors"]
 ORIGINAL = frozenset({"Lambda_re", "Lambda_im", "B", "D", "log_step"})
 READ_OUTS = (frozenset({"C"}), frozenset({"C1", "C2"}))
 PACKAGE = frozenset({"Lambda", "B", "C", "D", "log_step"})
+MARKERS = (*(ORIGINAL | outs for outs in READ_OUTS), PACKAGE)
+"""What the tensors of a layer are called, in its three forms."""
 
 CLIPPED_AT = -1e-4
 """Largest real part of a pole where eigenvalues are clipped."""
@@ -69,7 +70,7 @@ class S5Settings:
 
 def recognises_tensors(names_to_shapes: Mapping[str, tuple[int, ...]]) -> bool:
     """Tell whether named tensors are those of one S5 layer; others may be among them."""
-    return len(_prefixes(names_to_shapes)) == 1
+    return len(prefixes(names_to_shapes, MARKERS)) == 1
 
 
 def read_s5(
@@ -106,18 +107,7 @@ def read_s5(
         If a tensor is missing, misshapen, nan or inf, or there is more than one layer.
     """
     where = "read_s5"
-    check_not_selective(tensors, where=where)
-    found = _prefixes({name: np.shape(value) for name, value in tensors.items()})
-    if len(found) != 1:
-        raise CheckpointError(
-            message(
-                where,
-                "more than one S5 layer" if found else "no S5 layer",
-                expected=f"one of {_listed(ORIGINAL)} with C or C1, C2; {_listed(PACKAGE)}",
-                got=", ".join(sorted(tensors)),
-            )
-        )
-    layer = LayerTensors(tensors, found[0], where)
+    layer = LayerTensors(tensors, layer_prefix(tensors, MARKERS, "S5", where), where)
     package = "Lambda" in layer.stored
     settings = S5Settings(
         discretisation, not package if conj_sym is None else conj_sym, clip_eigs, step_scale
@@ -137,7 +127,7 @@ class S5Adapter(SharedStateAdapter):
 
     def fits(self, names_to_shapes: Mapping[str, tuple[int, ...]]) -> bool:
         """Tell whether these are a layer's tensors, all of them and no others."""
-        return _fits(names_to_shapes)
+        return set(names_to_shapes) in MARKERS
 
     def candidates(self, module: nn.Module, tensors: Mapping[str, Any]) -> Sequence[Candidate]:
         """Return the readings of a layer's tensors, the usual one first."""
@@ -297,17 +287,3 @@ def _discrete(
     moved = (4.0 + grown) * grown * (1.0 + np.abs(exponent))
     held = np.abs(hold) * (4.0 + np.abs(log_step) + grown)
     return poles, hold, moved, held
-
-
-def _fits(shapes: Mapping[str, tuple[int, ...]]) -> bool:
-    names = set(shapes)
-    original = any(names == ORIGINAL | outs for outs in READ_OUTS)
-    return original or names == PACKAGE
-
-
-def _prefixes(shapes: Mapping[str, tuple[int, ...]]) -> list[str]:
-    return prefixes(shapes, [*(ORIGINAL | outs for outs in READ_OUTS), PACKAGE])
-
-
-def _listed(names: frozenset[str]) -> str:
-    return ", ".join(sorted(names))

@@ -9,10 +9,12 @@ import numpy as np
 import torch
 
 from ssmred.errors import CheckpointError, message
+from ssmred.networks.adapters.s4_names import check_not_selective
 
 __all__ = [
     "LayerTensors",
     "as_tensor",
+    "layer_prefix",
     "like",
     "prefixes",
     "to_float64",
@@ -135,6 +137,44 @@ def prefixes(names: Iterable[str], markers: Iterable[Iterable[str]]) -> list[str
     found = dict.fromkeys(name[: len(name) - len(_leaf(name))] for name in names)
     groups = [set(marker) for marker in markers]
     return [p for p in found if any(all(p + n in names for n in group) for group in groups)]
+
+
+def layer_prefix(
+    tensors: Mapping[str, Any], markers: Iterable[frozenset[str]], family: str, where: str
+) -> str:
+    """Return the prefix of the only layer of a family among named tensors.
+
+    Raises
+    ------
+    CheckpointError
+        If there is none, naming what is missing where a layer is incomplete, or more than one.
+    UnsupportedOperationError
+        If the tensors are those of a selective layer.
+    """
+    check_not_selective(tensors, where=where)
+    markers = list(markers)
+    found = prefixes(tensors, markers)
+    if len(found) == 1:
+        return found[0]
+    expected = " or ".join(", ".join(sorted(marker)) for marker in markers)
+    if found:
+        raise CheckpointError(
+            message(where, f"more than one {family} layer", expected="one", got=", ".join(found))
+        )
+    lacks = []
+    for prefix in {name[: len(name) - len(_leaf(name))] for name in tensors}:
+        for marker in markers:
+            missing = sorted(name for name in marker if prefix + name not in tensors)
+            if len(missing) <= 2:
+                lacks.append((len(missing), -len(marker), prefix, missing))
+    if lacks:
+        *_, prefix, missing = min(lacks)
+        problem = f"{', '.join(prefix + name for name in missing)} is missing"
+    else:
+        problem = f"no {family} layer"
+    raise CheckpointError(
+        message(where, problem, expected=expected, got=", ".join(sorted(tensors)) or "nothing")
+    )
 
 
 def _leaf(name: str) -> str:
