@@ -107,7 +107,7 @@ def measure(name: str, samples: int, advance: Callable[[int], None]) -> list[Row
     model, data = zoo.load(name)
     test = zoo.Sample(data.test.inputs[:samples], data.test.labels[:samples])
     imported = import_network(model)
-    network = in_modal_form(imported, data.test.inputs.shape[1])
+    network = in_modal_form(imported, data.test.inputs.shape[1], Progress(False))
     full = sum(layer.states for layer in network.layers)
     whole = count(model), ssm_numbers(model, imported)
     original = accuracy(model, test)

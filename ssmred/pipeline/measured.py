@@ -13,6 +13,7 @@ from ssmred.gramians.square_root import SquareRoot, basis_coefficients, basis_sq
 from ssmred.norms import h2_error, h2_norm
 from ssmred.reductors import Reduction, ReductionPath, SubsetPath
 from ssmred.systems import DiagonalSystem
+from ssmred.systems.linear import of_kind
 from ssmred.systems.stability import stability_margins
 
 __all__ = ["MeasuredPath", "h2_root", "measured", "united", "usable", "with_read_out"]
@@ -81,8 +82,7 @@ def measured(
     advance : callable, optional
         Called with 1 after every order.
     """
-    system = source.system
-    assert isinstance(system, DiagonalSystem)
+    system = of_kind(source.system, DiagonalSystem, "measured")
     channels, n = system.poles.shape
     found = np.full((channels, n + 1), np.inf)
     found[:, n] = 0.0
@@ -171,9 +171,9 @@ def united(reduction: Reduction) -> DiagonalSystem:
     Their B is that of the reduced system, their C is 0: the response is the full one's, and any
     read-out of the moved modes is a read-out of some modes of this system.
     """
-    full, moved = reduction.full, reduction.system
-    assert isinstance(full, DiagonalSystem)
-    assert isinstance(moved, DiagonalSystem)
+    full, moved = (
+        of_kind(part, DiagonalSystem, "united") for part in (reduction.full, reduction.system)
+    )
     return full.replace(
         poles=np.concatenate([full.poles, moved.poles], axis=-1),
         B=np.concatenate([full.B, moved.B], axis=-2),
@@ -209,8 +209,10 @@ def with_read_out(reduction: Reduction, root: SquareRoot, metric: str) -> Reduct
     moved ones. Theory: ``theory/optimal-readout.md``.
     """
     union = united(reduction)
-    moved, orders = reduction.system, np.asarray(reduction.orders)
-    assert isinstance(moved, DiagonalSystem)
+    moved, orders = (
+        of_kind(reduction.system, DiagonalSystem, "with_read_out"),
+        np.asarray(reduction.orders),
+    )
     n, width = reduction.full.order, moved.order
     stays = np.concatenate(
         [np.zeros((len(orders), n), bool), np.arange(width) < orders[:, None]], axis=-1
@@ -224,6 +226,6 @@ def with_read_out(reduction: Reduction, root: SquareRoot, metric: str) -> Reduct
         D=np.where(whole[:, None, None], moved.D, fitted.system.D),
     )
     claim = fitted.claim
-    assert claim is not None
-    claim = replace(claim, value=np.where(whole, 0.0, claim.value))
+    if claim is not None:
+        claim = replace(claim, value=np.where(whole, 0.0, claim.value))
     return replace(reduction, system=system, claim=claim)

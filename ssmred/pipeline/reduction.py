@@ -130,7 +130,7 @@ def reduce(
         with Progress(progress) as bars:
             network = import_network(model)
             request = with_length_of_data(request, network)
-            network = in_modal_form(network, request.horizon)
+            network = in_modal_form(network, request.horizon, bars)
             outcome = CERTIFY[request.guarantee](model, network, request, bars)
             removed, error = removal_curve(outcome.removal.paths, outcome.removal.weights)
             others = alternatives(network, request, outcome, bars)
@@ -150,17 +150,21 @@ def reduce(
     )
 
 
-def in_modal_form(network: ImportedNetwork, horizon: int | None) -> ImportedNetwork:
+def in_modal_form(network: ImportedNetwork, horizon: int | None, bars: Progress) -> ImportedNetwork:
     """Return the same network, whose dense layers are reduced by way of their modes.
 
     The network itself stays as it is: errors are those against its dense systems.
     """
-    layers = [
-        replace(layer, system=modal_form(layer.system, horizon=horizon).system)
-        if isinstance(layer.system, DenseSystem)
-        else layer
-        for layer in network.layers
-    ]
+    dense = [layer.name for layer in network.layers if isinstance(layer.system, DenseSystem)]
+    if not dense:
+        return network
+    advance = bars.stage("fitting modes", len(dense))
+    layers = []
+    for layer in network.layers:
+        if isinstance(layer.system, DenseSystem):
+            layer = replace(layer, system=modal_form(layer.system, horizon=horizon).system)
+            advance(1)
+        layers.append(layer)
     return replace(network, layers=tuple(layers))
 
 

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from ssmred.errors import DataError
 from ssmred.gramians import InputMoments, OutputMetric, OutputSensitivity
 from ssmred.networks import ImportedLayer, ImportedNetwork
 from ssmred.networks.sensing import inputs_of, sensitivities
@@ -325,7 +326,8 @@ def moments_of(
         V = inputs.double().numpy()
         moments = moments or InputMoments(*V.shape[1:], system=system)
         moments.update(V)
-    assert moments is not None
+    if moments is None:
+        raise DataError("reduce: no calibration inputs were given. Pass some in data=.")
     return moments
 
 

@@ -23,7 +23,7 @@ from ssmred.reductors.tsia import two_sided_iteration
 from ssmred.systems.dense import DenseSystem
 from ssmred.systems.diagonal import DiagonalSystem
 from ssmred.systems.diagonalisation import diagonalised
-from ssmred.systems.linear import LinearSystem
+from ssmred.systems.linear import LinearSystem, of_kind
 from ssmred.systems.stability import check_stable
 
 __all__ = ["H2OptimalReductor", "H2Path"]
@@ -182,7 +182,7 @@ class _H2Core:
                 if self.reductor.algorithm == "gradient":
                     raise
                 return None
-        assert isinstance(system, DiagonalSystem)
+        system = of_kind(system, DiagonalSystem, "H2OptimalReductor")
         return system.full_spectrum() if system.real_output else system
 
     def reduced(self, channels: np.ndarray, order: int) -> tuple[DenseSystem, None, np.ndarray]:

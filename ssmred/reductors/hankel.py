@@ -23,7 +23,7 @@ from ssmred.reductors.moving import Core, MovingPath, MovingReductor
 from ssmred.reductors.reductor import Reductor
 from ssmred.systems.dense import DenseSystem
 from ssmred.systems.diagonal import DiagonalSystem
-from ssmred.systems.linear import LinearSystem
+from ssmred.systems.linear import LinearSystem, of_kind
 from ssmred.systems.stability import check_stable
 
 __all__ = ["HankelReductor"]
@@ -108,7 +108,7 @@ class HankelReductor(MovingReductor):
     def core(self, system: LinearSystem) -> Core:
         """Return the Hankel singular values of a flat batch and what belongs to them."""
         if self.kind == "con-eigenvalues":
-            assert isinstance(system, DiagonalSystem)
+            system = of_kind(system, DiagonalSystem, "HankelReductor")
             return ConEigenCore(system, dense=self.form == "dense")
         return _GloverCore(system)
 

@@ -18,7 +18,7 @@ from ssmred.reductors.reduction import Reduction
 from ssmred.systems.dense import DenseSystem
 from ssmred.systems.diagonal import DiagonalSystem
 from ssmred.systems.diagonalisation import diagonalised
-from ssmred.systems.linear import LinearSystem
+from ssmred.systems.linear import LinearSystem, of_kind
 from ssmred.systems.stability import check_stable, stability_margins
 
 __all__ = ["ModalReductor"]
@@ -114,7 +114,7 @@ class _ModalCore:
             modes = result.system
             states = system.realified().order if system.is_real else system.order
         else:
-            assert isinstance(system, DiagonalSystem)
+            system = of_kind(system, DiagonalSystem, "ModalReductor")
             modes, states = system, 2 * system.order if system.real_output else system.order
         self.dense = isinstance(system, DenseSystem)
         self.match_dc = reductor.match_dc

@@ -118,13 +118,13 @@ def modal_form(
         )
     dense = system.realified()
     norms = np.asarray(h2_norm(dense, horizon=horizon))
-    found, relative = _closest(dense, 0.0, norms, horizon)
+    found, relative = closest(dense, 0.0, norms, horizon)
     for size in DISTURBANCES:
         poor = np.flatnonzero(relative > ERROR_SOUGHT)
         if not poor.size:
             break
         with contextlib.suppress(UnstableSystemError):  # poles closer to the circle than that
-            other, errors = _closest(_taken(dense, poor), size, norms[poor], horizon)
+            other, errors = closest(_taken(dense, poor), size, norms[poor], horizon)
             found, relative = _better(found, relative, other, errors, poor)
     worst = float(relative.max(initial=0.0))
     if not worst <= limit:
@@ -140,7 +140,7 @@ def modal_form(
     return ModalForm(found, relative)
 
 
-def _closest(
+def closest(
     dense: DenseSystem, size: float, norms: np.ndarray, horizon: int | None
 ) -> tuple[DiagonalSystem, np.ndarray]:
     """Return the best system with the poles of a disturbed A, and its relative error (H,)."""

@@ -22,7 +22,7 @@ from ssmred.reductors.reductor import Reductor
 from ssmred.systems.dense import DenseSystem
 from ssmred.systems.diagonal import DiagonalSystem
 from ssmred.systems.diagonalisation import diagonalised
-from ssmred.systems.linear import LinearSystem
+from ssmred.systems.linear import LinearSystem, of_kind
 from ssmred.systems.stability import stability_margins
 
 __all__ = ["SplitPath", "SplitReductor"]
@@ -170,8 +170,7 @@ class _Part:
 
     def diagonalised(self) -> _Part:
         """Return the same with a diagonal outside."""
-        outside = self.outside
-        assert isinstance(outside, DenseSystem)
+        outside = of_kind(self.outside, DenseSystem, "SplitReductor")
         result = diagonalised(outside, half=outside.real_output)
         return _Part(
             self.channels,
@@ -412,7 +411,7 @@ def _check_pairs(flat: DiagonalSystem, inside: np.ndarray) -> None:
 
 def _dense_parts(flat: LinearSystem, boundary: float | None) -> list[_Part]:
     """Return the groups of channels of a dense system."""
-    assert isinstance(flat, DenseSystem)
+    flat = of_kind(flat, DenseSystem, "SplitReductor")
     singles = [
         spectral_split(flat.replace(**{k: getattr(flat, k)[h] for k in "ABCD"}), boundary)
         for h in range(len(flat.A))
@@ -483,8 +482,7 @@ def _joined(one: LinearSystem, two: LinearSystem, modes: np.ndarray) -> LinearSy
     if isinstance(one, DiagonalSystem) and isinstance(two, DiagonalSystem):
         poles = np.take_along_axis(np.concatenate([one.poles, two.poles], -1), places, axis=-1)
         return one.replace(poles=np.where(filled, poles, rest), **arrays)
-    assert isinstance(one, DenseSystem)
-    assert isinstance(two, DenseSystem)
+    one, two = (of_kind(part, DenseSystem, "SplitReductor") for part in (one, two))
     A = np.zeros((len(B), n + extra, n + extra), np.result_type(one.A, two.A))
     A[:, :n, :n], A[:, n:, n:] = one.A, two.A
     A = np.take_along_axis(A, places[:, :, None], axis=1)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from abc import ABC, abstractmethod
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 import numpy as np
 
@@ -22,7 +22,9 @@ from ssmred.errors import AccuracyError, ShapeError, UnsupportedOperationError, 
 if TYPE_CHECKING:
     from ssmred.systems.dense import DenseSystem
 
-__all__ = ["LinearSystem", "adjoint", "check_system"]
+__all__ = ["LinearSystem", "adjoint", "check_system", "of_kind"]
+
+Kind = TypeVar("Kind", bound="LinearSystem")
 
 
 class LinearSystem(ABC):
@@ -375,3 +377,23 @@ def _flat(array: np.ndarray, lead: tuple[int, ...], trailing: int) -> np.ndarray
     shape = array.shape[array.ndim - trailing :]
     full = np.broadcast_to(array, (*lead, *shape))
     return _rows(np.ascontiguousarray(full, dtype=np.complex128), trailing)
+
+
+def of_kind(system: object, kind: type[Kind], where: str) -> Kind:
+    """Return a system that must be of one kind.
+
+    Raises
+    ------
+    UnsupportedOperationError
+        If it is of another.
+    """
+    if isinstance(system, kind):
+        return system
+    raise UnsupportedOperationError(
+        message(
+            where,
+            "this kind of system does not fit",
+            expected=f"a {kind.__name__}",
+            got=type(system).__name__,
+        )
+    )

@@ -59,6 +59,27 @@ def test_missing_tensors_of_a_stored_filter():
         layers_of({f"core.{name}": tensor for name, tensor in tensors.items()})
 
 
+@pytest.mark.parametrize("change", ["missing", "misshapen", "nan", "inf"])
+@pytest.mark.parametrize(
+    ("layer", "name"),
+    [("s5", name) for name in ("Lambda_re", "Lambda_im", "B", "C", "D", "log_step")]
+    + [("lru", name) for name in ("nu_log", "theta_log", "B_re", "C_im", "D")],
+)
+def test_damaged_shared_states_name_the_key(layer, name, change):
+    tensors = dict(network(layer=layer).state_dict())
+    key = f"layers.1.{name}"
+    if change == "missing":
+        del tensors[key]
+    elif change == "misshapen":
+        tensors[key] = torch.cat([tensors[key], tensors[key]])
+    else:
+        tensors[key] = tensors[key].clone()
+        tensors[key].view(-1)[1] = {"nan": math.nan, "inf": math.inf}[change]
+    named = "layers.1" if change == "misshapen" else key
+    with pytest.raises(CheckpointError, match=named.replace(".", r"\.")):
+        layers_of(tensors)
+
+
 def test_selective_layers_are_refused_with_the_reason():
     names = ["A_log", "x_proj.weight", "dt_proj.weight", "conv1d.weight", "D"]
     tensors = {f"layers.0.mixer.{name}": torch.zeros(4, 4) for name in names}

@@ -8,14 +8,17 @@ import torch
 from ssmred.errors import AccuracyError, UnstableSystemError, UnsupportedOperationError
 from ssmred.networks import export
 from ssmred.networks.layers import S4
+from ssmred.norms import h2_norm
 from ssmred.reductors import modal_form
+from ssmred.reductors.modal_form import closest
 from ssmred.systems import DenseSystem
+from ssmred.systems.diagonalisation import diagonalised
 
 pytestmark = pytest.mark.theorem("modal-form")
 
 CHANNELS, STATES, LENGTH = 6, 32, 128
 HIPPO_ERROR = 1e-6
-"""What `modal_form` promises; eigenvectors alone leave more than ten thousand times as much."""
+"""What `modal_form` promises."""
 
 
 def legs(states: int) -> DenseSystem:
@@ -64,6 +67,17 @@ def test_s4_layers_keep_their_response(horizon):
     form = modal_form(system, horizon=horizon)
     assert (form.error <= HIPPO_ERROR).all()
     assert (distance(system, form.system, LENGTH) <= 10 * HIPPO_ERROR).all()
+
+
+def test_eigenvectors_and_exact_poles_do_not_serve():
+    torch.manual_seed(0)
+    layer = export(S4(16, states=64, length=LENGTH))
+    eigenvectors = diagonalised(layer, half=True, limit=np.inf).system
+    assert distance(layer, eigenvectors, LENGTH).max() > 1e-3
+    published = legs(32)
+    exact, errors = closest(published, 0.0, h2_norm(published), None)
+    assert (errors > 0.1).all()
+    assert (distance(published, exact, LENGTH) > 0.1).all()
 
 
 @pytest.mark.parametrize("recurrence", ["standard", "post-update"])

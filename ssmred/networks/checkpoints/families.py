@@ -251,7 +251,7 @@ _S5 = Family(
 def _lru_facts(tensors: Tensors) -> dict[str, Any]:
     names = {name.rpartition(".")[2] for name in tensors}
     kinds = {"Bp": "neural-ssm", "B_re": "minimal-LRU or lru-reduction", "B": "LRU-pytorch"}
-    return {"generation": next(kinds[name] for name in kinds if name in names)}
+    return {"generation": next((kinds[name] for name in kinds if name in names), "LRU")}
 
 
 _LRU = Family(
