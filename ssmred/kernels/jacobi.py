@@ -12,6 +12,15 @@ import math
 import numpy as np
 from numba import njit, prange
 
+from ssmred.kernels.pivoted_qr import (
+    FAST,
+    VECTOR,
+    inner,
+    reflect_four,
+    square_of,
+    triangularise,
+)
+
 __all__ = [
     "fill_compressed",
     "fill_decomposition_of",
@@ -22,36 +31,10 @@ __all__ = [
     "fill_vectors_of",
 ]
 
-FAST = {"reassoc", "contract", "nsz"}  # order of summation only; nan and inf keep their meaning
 LONGEST = 60  # sweeps; ten are many
 BLOCK = 8  # pairs of rows that rotate with each other, or with another block, in the nearest cache
-RECOMPUTE = 1e-3  # downdated squares below this share of their last full sum are summed again
-VECTOR = 8  # numbers in a vector register
 LEAST = 1e-280
 """Columns shorter than 1e-140 of the largest entry count as zero, because products underflow."""
-
-
-@njit(cache=True, fastmath=FAST)
-def _inner(x, y, first):
-    total = x[0] * 0.0
-    for k in range(first, x.shape[0]):
-        total += x[k].conjugate() * y[k]
-    return total
-
-
-@njit(cache=True, fastmath=FAST)
-def square_of(x, first):
-    """Return ``sum_{k >= first} |x_k|^2``."""
-    total = 0.0
-    for k in range(first, x.shape[0]):
-        total += x[k].real * x[k].real + x[k].imag * x[k].imag
-    return total
-
-
-@njit(cache=True, fastmath=FAST)
-def _add_multiple(y, factor, x, first):
-    for k in range(first, x.shape[0]):
-        y[k] += factor * x[k]
 
 
 @njit(cache=True, fastmath=FAST)
@@ -60,90 +43,6 @@ def _rotate(x, y, cosine, sine, conjugate_sine):
         a, b = x[k], y[k]
         x[k] = cosine * a - conjugate_sine * b
         y[k] = sine * a + cosine * b
-
-
-@njit(cache=True)
-def _swap(x, y):
-    for k in range(x.shape[0]):
-        a = x[k]
-        x[k] = y[k]
-        y[k] = a
-
-
-@njit(cache=True, fastmath=FAST)
-def _reflect_four(x, tau, W, j, first):
-    """Apply ``I - tau x x^*`` to rows j to j + 3 of W; four at once because rows are short."""
-    a, b, c, d = x[0] * 0.0, x[0] * 0.0, x[0] * 0.0, x[0] * 0.0
-    for k in range(first, W.shape[1]):
-        y = x[k].conjugate()
-        a += y * W[j, k]
-        b += y * W[j + 1, k]
-        c += y * W[j + 2, k]
-        d += y * W[j + 3, k]
-    a, b, c, d = a * tau, b * tau, c * tau, d * tau
-    for k in range(first, W.shape[1]):
-        W[j, k] -= a * x[k]
-        W[j + 1, k] -= b * x[k]
-        W[j + 2, k] -= c * x[k]
-        W[j + 3, k] -= d * x[k]
-
-
-@njit(cache=True)
-def triangularise(W, m, least, place, tau):
-    """Turn the columns (rows of W) into R and Householder vectors, ``A Pi = Q R``, pivoted.
-
-    W (n, M), M >= m a multiple of VECTOR, zero beyond column m: on exit W[j, i] = R[i, j] for i <=
-    j, and W[k, k+1:m] the k-th vector (its first entry is 1). place (n,) int64: column j of R
-    belongs to column place[j] of A. tau (min(m, n),). Stops when no remaining column has a square
-    above ``least``; returns the number of rows of R and the Frobenius norm of what remains.
-    """
-    n = W.shape[0]
-    squares, full = np.empty(n), np.empty(n)
-    reflector = np.zeros(W.shape[1], W.dtype)  # with zeros in front, loops take whole vectors
-    for j in range(n):
-        place[j] = j
-        squares[j] = square_of(W[j], 0)
-        full[j] = squares[j]
-    for k in range(min(n, m)):
-        best = k
-        for j in range(k + 1, n):
-            if squares[j] > squares[best]:
-                best = j
-        if not squares[best] > least:
-            remainder = 0.0
-            for j in range(k, n):
-                remainder += square_of(W[j], k)
-            return k, math.sqrt(remainder)
-        if best != k:
-            _swap(W[k], W[best])
-            place[k], place[best] = place[best], place[k]
-            squares[best], full[best] = squares[k], full[k]
-        column = W[k]
-        size = math.sqrt(square_of(column, k))
-        head = abs(column[k])
-        phase = column[k] / head if head > 0.0 else column[k] * 0.0 + 1.0
-        scale = 1.0 / (phase * (head + size))
-        for i in range(k + 1, m):
-            column[i] *= scale
-            reflector[i] = column[i]
-        reflector[k] = phase * 0.0 + 1.0
-        if k > 0:
-            reflector[k - 1] = 0.0
-        tau[k] = (head + size) / size
-        first = k // VECTOR * VECTOR
-        fours = n - (n - k - 1) % 4
-        for j in range(k + 1, fours, 4):
-            _reflect_four(reflector, tau[k], W, j, first)
-        for j in range(fours, n):
-            _add_multiple(W[j], -tau[k] * _inner(reflector, W[j], first), reflector, first)
-        for j in range(k + 1, n):
-            left = squares[j] - (W[j, k].real ** 2 + W[j, k].imag ** 2)
-            if left <= RECOMPUTE * full[j]:
-                left = square_of(W[j], k + 1)
-                full[j] = left
-            squares[j] = left
-        column[k] = -phase * size
-    return min(n, m), 0.0
 
 
 @njit(cache=True, fastmath=FAST)
@@ -253,7 +152,7 @@ def _turn_twos(W, limit, squares, room):
     pairs = W.shape[0] // 2
     for k in range(pairs):
         x, y = W[2 * k], W[2 * k + 1]
-        products[k, 0] = _inner(x, y, 0)
+        products[k, 0] = inner(x, y, 0)
         sizes[k] = abs(products[k, 0])
         first[k], second[k] = square_of(x, 0), square_of(y, 0)
     _fill_angles(sizes[:pairs], first, second, limit, cosines, tangents, aligned, turns)
@@ -478,7 +377,7 @@ def fill_vectors_of(W, tau, rows, place, X, order, rank, m, n, U, V):
         for i in range(k + 1, m):
             reflector[i] = W[k, i]
         for j in range(0, count, 4):
-            _reflect_four(reflector, tau[k], Z, j, k // VECTOR * VECTOR)
+            reflect_four(reflector, tau[k], Z, j, k // VECTOR * VECTOR)
     for i in range(m):
         for k in range(count):
             U[rows[i], k] = Z[k, i]
