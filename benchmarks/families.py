@@ -25,6 +25,7 @@ from torch import nn
 
 from ssmred import zoo
 from ssmred.networks import ImportedNetwork, find_layers, import_network
+from ssmred.pipeline.feedthrough import DIAGONAL, has_diagonal
 from ssmred.pipeline.progress import Progress
 from ssmred.pipeline.reduction import count, in_modal_form
 from ssmred.pipeline.removal import CalibratedMove, CalibratedRemoval, Cut, DataFreeRemoval
@@ -40,9 +41,11 @@ DOCS = Path(__file__).parents[1] / "docs"
 PAGE, PICTURE = DOCS / "families.md", DOCS / "images" / "families.png"
 RESULTS = Path(__file__).with_name("results") / "families.json"
 
+BALANCED = "calibrated, balanced"
 LOOKS = {
     "calibrated": (BLUE, "o"),
-    "calibrated, balanced": ("#009E73", "^"),
+    BALANCED: ("#009E73", "^"),
+    f"{BALANCED}, diagonal D": ("#56B4E9", "P"),
     "data-free": (ORANGE, "s"),
     "LAST": (GREY, "v"),
     "AIRE": ("#CC79A7", "D"),
@@ -86,7 +89,12 @@ def cutters(network: ImportedNetwork, data: torch.Tensor) -> Iterator[tuple[str,
     horizon = data.shape[1]
     yield "calibrated", CalibratedRemoval(network, data, seed=SEED).cut
     moving = {"method": "balanced", "horizon": horizon, "seed": SEED}
-    yield "calibrated, balanced", CalibratedMove(network, data, **moving).cut
+    yield BALANCED, CalibratedMove(network, data, **moving).cut
+    if any(has_diagonal(layer.system) for layer in network.layers):
+        yield (
+            f"{BALANCED}, diagonal D",
+            CalibratedMove(network, data, feedthrough=DIAGONAL, **moving).cut,
+        )
     yield "data-free", DataFreeRemoval(network, horizon).cut
     yield "LAST", scored(network, horizon, "last")
     yield "AIRE", scored(network, horizon, "aire")
@@ -179,8 +187,12 @@ def draw(rows: list[Row], path: Path) -> None:
             axes.set_axis_off()
         for axes, name in zip(panels, names, strict=False):
             draw_panel(axes, [row for row in rows if row.network == name])
-        handles, labels = panels[0].get_legend_handles_labels()
-        figure.legend(handles, labels, loc="outside lower center", ncols=len(labels), fontsize=8)
+        found = {}
+        for axes in panels:
+            handles, labels = axes.get_legend_handles_labels()
+            found |= dict(zip(labels, handles, strict=True))
+        shown = {"handles": [*found.values()], "labels": [*found], "ncols": len(found)}
+        figure.legend(loc="outside lower center", fontsize=8, **shown)
         save_figure(figure, path)
 
 

@@ -159,6 +159,13 @@ def reduce(
         ],
         typer.Option(help="How systems are made smaller; all but subset and modal move poles."),
     ] = "subset",
+    feedthrough: Annotated[
+        Literal["full", "diagonal"],
+        typer.Option(
+            help="Shape of D in reduced S5 and LRU layers: full is best, diagonal is smaller and "
+            "what the layers' classes hold."
+        ),
+    ] = "full",
     coverage: Annotated[
         float, typer.Option(help="Share of inputs that a statistical statement is about.")
     ] = 0.95,
@@ -210,6 +217,7 @@ def reduce(
             guarantee=guarantee,
             metric=metric,
             method=method,
+            feedthrough=feedthrough,
             coverage=coverage,
             confidence=confidence,
             seed=seed,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 from ssmred.networks import ImportedNetwork
+from ssmred.pipeline.feedthrough import DIAGONAL, has_diagonal
 from ssmred.pipeline.guarantees import Outcome, layer_share
 from ssmred.pipeline.progress import Progress
 from ssmred.pipeline.removal import DataFreeRemoval
@@ -28,6 +29,8 @@ def alternatives(
         for trial in outcome.trials
         if math.isfinite(trial.error)
     ]
+    if request.feedthrough == DIAGONAL and any(has_diagonal(at.system) for at in network.layers):
+        return _in_order(rows)
     removal = outcome.removal
     if not isinstance(removal, DataFreeRemoval) and outcome.cut.states == full:
         removal = DataFreeRemoval(
@@ -38,4 +41,8 @@ def alternatives(
         )
     if isinstance(removal, DataFreeRemoval):
         rows += [Alternative("layer", tol, layer_share(removal, tol)) for tol in LAYER_TOLERANCES]
+    return _in_order(rows)
+
+
+def _in_order(rows: list[Alternative]) -> tuple[Alternative, ...]:
     return tuple(sorted(rows, key=lambda row: (row.guarantee, row.removed)))

@@ -243,9 +243,11 @@ def _cut_each_layer(removal: DataFreeRemoval, tol: float, error_of: Callable[[Cu
         cut = removal.cut_to(_layer_budget(removal.paths, budget))
         if all((r.orders == r.full.order).all() for r in cut.reductions):
             return Cut(removal.network, ())
-        if error_of(cut) <= tol:
+        error = error_of(cut)
+        if error <= tol:
             return cut
-        budget *= 0.99  # the path's error and the recomputed one differ by rounding
+        # by rounding the path's error differs from the recomputed one; by more if D is diagonal
+        budget *= min(0.99, tol / error)
 
 
 def _removal(
@@ -255,17 +257,29 @@ def _removal(
     if request.metric == "calibrated":
         data = _given(request.weigh)
         if request.method == SUBSET:
-            return CalibratedRemoval(network, data, seed=request.seed, advance=advance)
+            return CalibratedRemoval(
+                network,
+                data,
+                seed=request.seed,
+                feedthrough=request.feedthrough,
+                advance=advance,
+            )
         return CalibratedMove(
             network,
             data,
             method=request.method,
             horizon=request.horizon,
             seed=request.seed,
+            feedthrough=request.feedthrough,
             advance=advance,
         )
     return DataFreeRemoval(
-        network, request.horizon, method=request.method, weigh=weigh, advance=advance
+        network,
+        request.horizon,
+        method=request.method,
+        weigh=weigh,
+        feedthrough=request.feedthrough,
+        advance=advance,
     )
 
 

@@ -13,6 +13,7 @@ from torch import nn
 from ssmred.certify import InputSet
 from ssmred.networks import ImportedNetwork, import_network
 from ssmred.pipeline.alternatives import alternatives
+from ssmred.pipeline.feedthrough import FULL
 from ssmred.pipeline.guarantees import certify_layers, certify_statistically, certify_worst_case
 from ssmred.pipeline.methods import SUBSET
 from ssmred.pipeline.progress import Progress
@@ -39,6 +40,7 @@ def reduce(
     guarantee: str | None = None,
     metric: str | None = None,
     method: str = SUBSET,
+    feedthrough: str = FULL,
     coverage: float = 0.95,
     confidence: float = 0.95,
     seed: int = 0,
@@ -77,6 +79,10 @@ def reduce(
         "modal" keep some, the others move them. The read-out is the best one in the metric for
         every method; "alternating" fits B as well, in turn, by the layers alone.
         Calibrated, only "subset" and "balanced" look at the data for the poles.
+    feedthrough : {"full", "diagonal"}
+        Shape of D in a reduced layer whose channels share one state and whose own D is a diagonal
+        matrix (S5, LRU). The best one is full; a diagonal one holds fewer numbers, and the layer's
+        class can hold it (:func:`ssmred.networks.export_plain`). Other layers keep their shape.
     coverage, confidence : float
         A statistical certificate states, with this confidence, that at least this share of inputs
         has an error below the bound.
@@ -107,8 +113,8 @@ def reduce(
     Notes
     -----
     Certificate level: FLOAT (theorems evaluated in float64). Theory: ``theory/network-bound.md``,
-    ``theory/optimal-readout.md``, ``theory/statistical-certificate.md``,
-    ``theory/layer-guarantee.md``.
+    ``theory/optimal-readout.md``, ``theory/diagonal-feedthrough.md``,
+    ``theory/statistical-certificate.md``, ``theory/layer-guarantee.md``.
     """
     started = time.perf_counter()
     threads = torch.get_num_threads()
@@ -122,6 +128,7 @@ def reduce(
         guarantee=guarantee,
         metric=metric,
         method=method,
+        feedthrough=feedthrough,
         coverage=coverage,
         confidence=confidence,
         seed=seed,

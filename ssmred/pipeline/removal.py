@@ -16,6 +16,7 @@ from ssmred.errors import DataError
 from ssmred.gramians import InputMoments, OutputMetric, OutputSensitivity
 from ssmred.networks import ImportedLayer, ImportedNetwork
 from ssmred.networks.sensing import inputs_of, sensitivities
+from ssmred.pipeline.feedthrough import FULL, has_diagonal, moved_modes, with_diagonal
 from ssmred.pipeline.measured import h2_root, measured, united, usable, with_read_out
 from ssmred.pipeline.methods import ALTERNATING, SUBSET, reductor_of
 from ssmred.reductors import Reduction, ReductionPath, SubsetPath, SubsetReductor, allocate
@@ -102,6 +103,8 @@ class DataFreeRemoval:
     fit : bool
         Where poles move, replace the read-out that the method gives by the best one in this norm;
         the states are divided by the errors of the former.
+    feedthrough : {"full", "diagonal"}
+        Shape of D where a layer's own is a diagonal matrix; "diagonal" needs the best read-out.
     advance : callable, optional
         Reports progress.
     """
@@ -114,9 +117,11 @@ class DataFreeRemoval:
         method: str = SUBSET,
         weigh: Weigher | None = None,
         fit: bool = True,
+        feedthrough: str = FULL,
         advance: Advance = lambda _: None,
     ) -> None:
         self.network, self.horizon, self.method = network, horizon, method
+        self.feedthrough = feedthrough
         self.fit = fit and method not in (SUBSET, ALTERNATING)  # those end with the best read-out
         self.paths: list[ReductionPath] = []
         for layer in network.layers:
@@ -127,7 +132,7 @@ class DataFreeRemoval:
     @property
     def metric(self) -> str:
         """What removals were scored in."""
-        return _labelled(self.paths[0].metric, self.method)
+        return _labelled(self.paths[0].metric, self.method, self.feedthrough)
 
     def weighed(self, weigh: Weigher) -> DataFreeRemoval:
         """Return the same removal with other weights."""
@@ -142,12 +147,17 @@ class DataFreeRemoval:
     def cut_to(self, kept: Sequence[np.ndarray]) -> Cut:
         """Return the network whose channels keep these numbers of modes."""
         reductions = [path.reduction(modes) for path, modes in zip(self.paths, kept, strict=True)]
+        return Cut(self.network, tuple(self._finished(reduction) for reduction in reductions))
+
+    def _finished(self, reduction: Reduction) -> Reduction:
+        """Return a reduction with its last read-out."""
+        shaped = self.feedthrough != FULL and has_diagonal(reduction.full)
+        if not (self.fit or shaped):
+            return reduction
+        root = h2_root(united(reduction), self.horizon)
         if self.fit:
-            reductions = [
-                with_read_out(reduction, h2_root(united(reduction), self.horizon), self.metric)
-                for reduction in reductions
-            ]
-        return Cut(self.network, tuple(reductions))
+            reduction = with_read_out(reduction, root, self.metric)
+        return with_diagonal(reduction, root, moved_modes(reduction)) if shaped else reduction
 
 
 class CalibratedRemoval:
@@ -165,6 +175,8 @@ class CalibratedRemoval:
         Calibration inputs.
     seed : int
         Seed of the random projections that measure sensitivities.
+    feedthrough : {"full", "diagonal"}
+        Shape of D where a layer's own is a diagonal matrix.
     advance : callable, optional
         Reports progress.
     """
@@ -175,9 +187,10 @@ class CalibratedRemoval:
         data: torch.Tensor,
         *,
         seed: int,
+        feedthrough: str = FULL,
         advance: Advance = lambda _: None,
     ) -> None:
-        self.network, self.data = network, data
+        self.network, self.data, self.feedthrough = network, data, feedthrough
         metrics = output_metrics(network, network.systems, data, seed)
         self.sensitivities = {name: metric.sensitivity for name, metric in metrics.items()}
         self.paths: list[SubsetPath] = []
@@ -189,7 +202,7 @@ class CalibratedRemoval:
     @property
     def metric(self) -> str:
         """What removals were scored in."""
-        return self.paths[0].metric
+        return _labelled(self.paths[0].metric, SUBSET, self.feedthrough)
 
     def cut(self, states: int) -> Cut:
         """Return the network that keeps at most so many states."""
@@ -200,14 +213,21 @@ class CalibratedRemoval:
     def cut_to(self, budget: Sequence[int]) -> Cut:
         """Return the network whose layers keep at most so many states each."""
         (kept,) = allocate(self.paths[:1], self.weights[:1], states=budget[0])
-        cut = Cut(self.network, (self.paths[0].reduction(kept),))  # sees what it always saw
+        first = self._reduction(self.paths[0], kept)  # sees what it always saw
+        cut = Cut(self.network, (first,))
         for index, layer in enumerate(self.network.layers[1:], start=1):
             moments = moments_of(cut, layer, layer.system, self.data)
             metric = OutputMetric(moments, self.sensitivities[layer.name])
             path = SubsetReductor(metric=metric).path(layer.system)
             (kept,) = allocate([path], [self.weights[index]], states=budget[index])
-            cut = Cut(self.network, (*cut.reductions, path.reduction(kept)))
+            cut = Cut(self.network, (*cut.reductions, self._reduction(path, kept)))
         return cut
+
+    def _reduction(self, path: SubsetPath, kept: np.ndarray) -> Reduction:
+        reduction = path.reduction(kept)
+        if self.feedthrough == FULL or reduction.kept is None or not has_diagonal(path.system):
+            return reduction
+        return with_diagonal(reduction, path.root, reduction.kept)
 
 
 class CalibratedMove:
@@ -230,6 +250,8 @@ class CalibratedMove:
         Length over which responses are compared.
     seed : int
         Seed of the random projections that measure sensitivities.
+    feedthrough : {"full", "diagonal"}
+        Shape of D where a layer's own is a diagonal matrix.
     advance : callable, optional
         Reports progress.
     """
@@ -242,9 +264,11 @@ class CalibratedMove:
         method: str,
         horizon: int | None,
         seed: int,
+        feedthrough: str = FULL,
         advance: Advance = lambda _: None,
     ) -> None:
         self.network, self.data, self.method, self.seed = network, data, method, seed
+        self.feedthrough = feedthrough
         metrics = output_metrics(network, network.systems, data, seed)
         self.paths: list[SubsetPath] = []
         self.sources: list[ReductionPath] = []
@@ -259,7 +283,7 @@ class CalibratedMove:
     @property
     def metric(self) -> str:
         """What removals were scored in."""
-        return _labelled(self.paths[0].metric, self.method)
+        return _labelled(self.paths[0].metric, self.method, self.feedthrough)
 
     def cut(self, states: int) -> Cut:
         """Return the network that keeps at most so many states."""
@@ -276,7 +300,10 @@ class CalibratedMove:
             if cut.reductions:  # the first layer sees what it always saw
                 moments = moments_of(cut, layer, union, self.data)
                 metric = OutputMetric(moments, metric.sensitivity)
-            fitted = with_read_out(reduction, metric.square_root(union), metric.name)
+            root = metric.square_root(union)
+            fitted = with_read_out(reduction, root, metric.name)
+            if self.feedthrough != FULL and has_diagonal(layer.system):
+                fitted = with_diagonal(fitted, root, moved_modes(fitted))
             cut = Cut(self.network, (*cut.reductions, fitted))
         return cut
 
@@ -336,6 +363,7 @@ def relative_to_layer(paths: Sequence[ReductionPath]) -> list[np.ndarray]:
     return [np.full(path.norms.shape, 1.0 / max((path.norms**2).sum(), 1e-300)) for path in paths]
 
 
-def _labelled(metric: str, method: str) -> str:
-    """Return a metric with the method, where it is not the usual one."""
-    return metric if method == SUBSET else f"{metric}, method {method}"
+def _labelled(metric: str, method: str, feedthrough: str) -> str:
+    """Return a metric with the method and the shape of D, where they are not the usual ones."""
+    label = metric if method == SUBSET else f"{metric}, method {method}"
+    return label if feedthrough == FULL else f"{label}, {feedthrough} D"

@@ -22,6 +22,7 @@ from ssmred.errors import (
 )
 from ssmred.networks import ImportedNetwork
 from ssmred.networks.sensing import lengths_seen
+from ssmred.pipeline.feedthrough import FEEDTHROUGHS, FULL
 from ssmred.pipeline.methods import check_method
 
 GUARANTEES = ("worst-case", "statistical", "layer")
@@ -55,6 +56,8 @@ class Request:
         How removals are scored.
     method : str
         How systems are made smaller; one of `METHODS`.
+    feedthrough : {"full", "diagonal"}
+        Shape of D where a layer's own is a diagonal matrix.
     horizon : int or None
         Sequence length; None for infinite.
     inputs : InputSet or None
@@ -72,6 +75,7 @@ class Request:
     guarantee: str
     metric: str
     method: str
+    feedthrough: str
     horizon: int | None
     inputs: InputSet | None
     weigh: torch.Tensor | None
@@ -92,6 +96,7 @@ def check_request(
     guarantee: str | None,
     metric: str | None,
     method: str,
+    feedthrough: str,
     coverage: float,
     confidence: float,
     seed: int,
@@ -128,6 +133,7 @@ def check_request(
         guarantee=guarantee,
         metric=metric,
         method=check_method(method),
+        feedthrough=_choice("feedthrough", feedthrough, FEEDTHROUGHS, FULL),
         horizon=_horizon(horizon),
         inputs=_input_set(inputs, tensor),
         weigh=weigh,

@@ -1,0 +1,92 @@
+"""A diagonal direct term for layers whose own is diagonal, instead of the full one that is best.
+
+Theory: ``theory/diagonal-feedthrough.md``.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import scipy.linalg
+
+from ssmred.gramians.square_root import SquareRoot, basis_coefficients, change_read_out
+from ssmred.reductors import Reduction
+from ssmred.systems import DiagonalSystem
+from ssmred.systems.linear import LinearSystem, of_kind
+
+__all__ = ["DIAGONAL", "FEEDTHROUGHS", "FULL", "has_diagonal", "moved_modes", "with_diagonal"]
+
+FULL, DIAGONAL = "full", "diagonal"
+FEEDTHROUGHS = (FULL, DIAGONAL)
+"""Shapes of D in reduced layers with several inputs and outputs."""
+
+
+def has_diagonal(system: LinearSystem) -> bool:
+    """Tell whether D is a diagonal matrix, of several inputs and as many outputs."""
+    size = system.inputs
+    if size == 1 or size != system.outputs:
+        return False
+    return not np.any(system.D * (1.0 - np.eye(size)))
+
+
+def moved_modes(reduction: Reduction) -> np.ndarray:
+    """Return which modes of :func:`ssmred.pipeline.measured.united` the reduced system has."""
+    orders = np.asarray(reduction.orders)
+    own = np.zeros((*orders.shape, reduction.full.order), bool)
+    return np.concatenate([own, np.arange(reduction.system.order) < orders[..., None]], axis=-1)
+
+
+def with_diagonal(reduction: Reduction, root: SquareRoot, modes: np.ndarray) -> Reduction:
+    """Return a reduction whose D is diagonal, with the best D and C of this shape.
+
+    Parameters
+    ----------
+    reduction : Reduction
+        Of a diagonal system (H,) with real outputs, m inputs and m outputs; C and D are the best
+        ones in the metric.
+    root : SquareRoot
+        The metric.
+    modes : (H, n) bool
+        Which modes of the root the reduced system has, in its order.
+
+    Notes
+    -----
+    The claim grows to the error with this D, exactly. Level: FLOAT. Cost O(K**3 + m**3) a channel.
+    """
+    system = of_kind(reduction.system, DiagonalSystem, "with_diagonal")
+    change = np.zeros_like(basis_coefficients(system))
+    lost = np.zeros(len(change))
+    for h, D in enumerate(system.D.real):
+        columns = root.fixed + np.flatnonzero(modes[h].repeat(2))
+        L = np.eye(len(D)) if root.mixing is None else root.mixing[h]
+        X, followers, lost[h] = _project(root.factor[h], root.fixed, columns, D, L)
+        change[h, : len(D)] = -X
+        change[h, len(D) : len(D) + len(columns)] = followers
+    claim = reduction.claim
+    if claim is not None:
+        value = np.hypot(claim.value, lost)
+        claim = replace(claim, value=value, theorem="diagonal-feedthrough")
+    system = change_read_out(system, change)
+    system = system.replace(D=system.D * np.eye(system.inputs))  # rounding of X off the diagonal
+    return replace(reduction, system=system, claim=claim)
+
+
+def _project(
+    R: np.ndarray, inputs: int, columns: np.ndarray, D: np.ndarray, L: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, float]:
+    """Return what D^T loses, what the read-out of the modes gains for it, and the error of both."""
+    lengths = np.linalg.norm(R[:, columns], axis=0)
+    alive = lengths > 0
+    states = R[:, columns[alive]] / lengths[alive]
+    upper = scipy.linalg.qr(np.hstack([states, R[:, :inputs]]), mode="r")[0]
+    k = int(alive.sum())
+    direct = upper[k:, k:]  # what the inputs add to the modes
+    M, S = direct.T @ direct, L @ L.T
+    rest = D.T - np.diag(np.diag(D))
+    own = np.linalg.lstsq(M * S, np.diag(M @ rest @ S), rcond=None)[0]
+    X = rest - np.diag(own)
+    followers = np.zeros((len(columns), len(D)))
+    solved = scipy.linalg.solve_triangular(upper[:k, :k], upper[:k, k:] @ X)
+    followers[alive] = solved / lengths[alive, None]
+    return X, followers, float(np.linalg.norm(direct @ X @ L))
