@@ -12,16 +12,14 @@ import numpy as np
 import numpy.typing as npt
 
 from ssmred.checks import check_array
-from ssmred.errors import AccuracyError, DataError, OrderError, UnsupportedOperationError, message
-from ssmred.gramians.spectral_split import spectral_split
-from ssmred.reductors.conjugation import find_conjugate_pairs
+from ssmred.errors import DataError, OrderError, UnsupportedOperationError, message
 from ssmred.reductors.moving import _padded, taken
 from ssmred.reductors.path import ReductionPath
 from ssmred.reductors.reduction import ErrorBound, Reduction
 from ssmred.reductors.reductor import Reductor
+from ssmred.reductors.split_parts import Part, dense_parts, diagonal_parts, part_of
 from ssmred.systems.dense import DenseSystem
 from ssmred.systems.diagonal import DiagonalSystem
-from ssmred.systems.diagonalisation import diagonalised
 from ssmred.systems.linear import LinearSystem, of_kind
 from ssmred.systems.stability import stability_margins
 
@@ -127,61 +125,17 @@ class SplitReductor(Reductor):
         inner = tuple(self.reductor.path(part.inside) for part in parts)
         return SplitPath(system, tuple(parts), inner)
 
-    def _parts(self, system: LinearSystem) -> list[_Part]:
+    def _parts(self, system: LinearSystem) -> list[Part]:
         """Return the channels, those with equally many poles inside together."""
         count = math.prod(system.batch_shape)
         flat = taken(system, np.arange(count))
         if not count:
-            return [_part(flat, np.arange(0), flat, _shortened(flat, 0), None)]
-        split = _diagonal_parts if isinstance(flat, DiagonalSystem) else _dense_parts
+            return [part_of(flat, np.arange(0), flat, _shortened(flat, 0), None)]
+        split = diagonal_parts if isinstance(flat, DiagonalSystem) else dense_parts
         parts = split(flat, self.boundary)
         if self.form == "diagonal" and isinstance(flat, DenseSystem):
             parts = [part.diagonalised() for part in parts]
         return parts
-
-
-@dataclass(frozen=True, eq=False)
-class _Part:
-    """Some channels of a flat batch with equally many modes inside, taken apart.
-
-    Attributes
-    ----------
-    channels : (G,) int64
-    full, inside, outside : LinearSystem
-        Of these channels; inside + outside = full.
-    kept : (G,) int64
-        Modes of outside without padding.
-    fixed : (G,) int64
-        What they count for in an order.
-    places : (G, i) int64 or None
-        Numbers of the modes inside, of a diagonal system.
-    condition : (G,) float64 or None
-        Condition number of the eigenvectors of outside, where it was diagonalised.
-    """
-
-    channels: np.ndarray
-    full: LinearSystem
-    inside: LinearSystem
-    outside: LinearSystem
-    kept: np.ndarray
-    fixed: np.ndarray
-    places: np.ndarray | None
-    condition: np.ndarray | None = None
-
-    def diagonalised(self) -> _Part:
-        """Return the same with a diagonal outside."""
-        outside = of_kind(self.outside, DenseSystem, "SplitReductor")
-        result = diagonalised(outside, half=outside.real_output)
-        return _Part(
-            self.channels,
-            self.full,
-            self.inside,
-            result.system,
-            result.modes,
-            np.maximum(self.fixed, result.modes),
-            None,
-            result.condition,
-        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -199,7 +153,7 @@ class SplitPath(ReductionPath):
     """
 
     system: LinearSystem
-    parts: tuple[_Part, ...] = field(repr=False)
+    parts: tuple[Part, ...] = field(repr=False)
     inner: tuple[ReductionPath, ...] = field(repr=False)
 
     @property
@@ -328,7 +282,7 @@ class SplitPath(ReductionPath):
 class _Piece:
     """Channels with their part inside reduced, and put together again."""
 
-    def __init__(self, part: _Part, inner: Reduction) -> None:
+    def __init__(self, part: Part, inner: Reduction) -> None:
         self.part, self.inner = part, inner
         outside = _in_kind(part.outside, inner.system)
         more = outside.order // max(part.outside.order, 1)  # a half spectrum that is written out
@@ -368,86 +322,6 @@ def _compared(
     if not unstable_channels:
         return None
     return _together(before, batch), _together(after, batch)
-
-
-def _diagonal_parts(flat: DiagonalSystem, boundary: float | None) -> list[_Part]:
-    """Return the groups of channels of a diagonal system."""
-    count, n = flat.poles.shape
-    # modes carry their numbers through the split
-    numbers = np.broadcast_to(np.arange(1.0, n + 1), (count, n))
-    marked = DiagonalSystem(flat.poles, numbers, np.zeros((count, n)), dt=flat.dt)
-    inner, outer = (
-        part.B[..., 0].real.astype(np.int64) - 1 for part in spectral_split(marked, boundary)
-    )
-    inside = np.zeros((count, n + 1), bool)
-    np.put_along_axis(inside, inner, True, axis=-1)
-    inside = inside[:, :n]  # padding went to the last column
-    _check_pairs(flat, inside)
-    sizes = np.sum(inner >= 0, axis=-1)
-    parts = []
-    for size in np.unique(sizes):
-        channels = np.flatnonzero(sizes == size)
-        part = taken(flat, channels)
-        places, others = inner[channels, :size], outer[channels, : n - size]
-        rest = _chosen(part, others).replace(D=np.zeros_like(part.D))
-        parts.append(_part(part, channels, _chosen(part, places), rest, places))
-    return parts
-
-
-def _check_pairs(flat: DiagonalSystem, inside: np.ndarray) -> None:
-    """Raise AccuracyError if a conjugate pair of a real system lies on both sides."""
-    pairs = find_conjugate_pairs(flat)
-    if pairs is None:
-        return
-    if np.any(inside != np.take_along_axis(inside, pairs.partner, axis=-1)):
-        raise AccuracyError(
-            message(
-                "SplitReductor",
-                "a conjugate pair lies on the boundary within rounding, one of it on each side",
-                cure="Pass another boundary, or make the poles exactly conjugate.",
-            )
-        )
-
-
-def _dense_parts(flat: LinearSystem, boundary: float | None) -> list[_Part]:
-    """Return the groups of channels of a dense system."""
-    flat = of_kind(flat, DenseSystem, "SplitReductor")
-    singles = [
-        spectral_split(flat.replace(**{k: getattr(flat, k)[h] for k in "ABCD"}), boundary)
-        for h in range(len(flat.A))
-    ]
-    sizes = np.array([inside.order for inside, _ in singles])
-    parts = []
-    for size in np.unique(sizes):
-        channels = np.flatnonzero(sizes == size)
-        inside, outside = (
-            flat.replace(
-                **{k: np.stack([getattr(singles[h][i], k) for h in channels]) for k in "ABCD"}
-            )
-            for i in (0, 1)
-        )
-        parts.append(_part(taken(flat, channels), channels, inside, outside, None))
-    return parts
-
-
-def _part(
-    full: LinearSystem,
-    channels: np.ndarray,
-    inside: LinearSystem,
-    outside: LinearSystem,
-    places: np.ndarray | None,
-) -> _Part:
-    kept = np.full(channels.size, outside.order, np.int64)
-    return _Part(channels, full, inside, outside, kept, kept, places)
-
-
-def _chosen(system: DiagonalSystem, places: np.ndarray) -> DiagonalSystem:
-    """Return the modes with these numbers (H, k)."""
-    return system.replace(
-        poles=np.take_along_axis(system.poles, places, axis=-1),
-        B=np.take_along_axis(system.B, places[..., None], axis=-2),
-        C=np.take_along_axis(system.C, places[..., None, :], axis=-1),
-    )
 
 
 def _shortened(system: LinearSystem, order: int) -> LinearSystem:

@@ -9,107 +9,31 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from scipy import linalg
+from theory_systems import (
+    GRAMIANS,
+    ROUNDING,
+    TIMES,
+    adjoint,
+    balanced_with,
+    boundary,
+    gap_of_blocks,
+    gramians,
+    hankel_values,
+    normal,
+    random_system,
+    response,
+    response_of,
+    sampled_error,
+)
 
 from ssmred.norms import hankel_norm, hinf_norm
 from ssmred.reductors import (
     BalancedReductor,
-    FrequencyWeightedReductor,
     ModalReductor,
     ResidualisedReductor,
 )
 from ssmred.systems import DenseSystem, DiagonalSystem
 from ssmred.systems.diagonalisation import diagonalised
-
-ROUNDING = 1e-12  # of responses and bases of a few states, relative to their size
-GRAMIANS = 1e-9  # of Hankel values from Gramians that were formed and multiplied, relative
-POINTS = 201
-TIMES = pytest.mark.parametrize("discrete", [True, False], ids=["discrete", "continuous"])
-
-
-def normal(rng, *shape):
-    return rng.standard_normal(shape) + 1j * rng.standard_normal(shape)
-
-
-def adjoint(M):
-    return M.conj().T
-
-
-def random_system(seed, *, discrete, n=5, m=2, p=3, **options):
-    """Return a dense complex system that is close to the boundary and far from normal."""
-    rng = np.random.default_rng(seed)
-    A = normal(rng, n, n) + 2 * np.triu(normal(rng, n, n), 1)
-    poles = linalg.eigvals(A)
-    A = 0.95 * A / abs(poles).max() if discrete else A - (poles.real.max() + 0.1) * np.eye(n)
-    D = normal(rng, p, m)
-    dt = 1.0 if discrete else 0.0
-    return DenseSystem(A, normal(rng, n, m), normal(rng, p, n), D, dt, **options)
-
-
-def boundary(discrete):
-    """Return points of the unit circle, or of the imaginary axis, more of them near zero."""
-    angles = np.linspace(-np.pi, np.pi, POINTS)[:-1] + 1e-3
-    return np.exp(1j * angles) if discrete else 1j * np.tan(angles / 2)
-
-
-def response(A, B, C, D, z):
-    """Return ``D + C (z - A)^{-1} B`` at many points."""
-    resolvents = z[:, None, None] * np.eye(len(A)) - A
-    return D + C @ np.linalg.solve(resolvents, np.broadcast_to(B, (z.size, *B.shape)))
-
-
-def response_of(system, z):
-    if isinstance(system, DiagonalSystem):
-        system = system.to_dense()
-    if system.is_post_update:
-        system = system.with_recurrence("standard")
-    return response(system.A, system.B, system.C, system.D, z)
-
-
-def sampled_error(full, reduced):
-    z = boundary(full.is_discrete)
-    gaps = response_of(full, z) - response_of(reduced, z)
-    return np.linalg.norm(gaps, 2, axis=(-2, -1)).max()
-
-
-def gramians(A, B, C, discrete):
-    if discrete:
-        P = linalg.solve_discrete_lyapunov(A, B @ adjoint(B))
-        return P, linalg.solve_discrete_lyapunov(adjoint(A), adjoint(C) @ C)
-    P = linalg.solve_continuous_lyapunov(A, -B @ adjoint(B))
-    return P, linalg.solve_continuous_lyapunov(adjoint(A), -adjoint(C) @ C)
-
-
-def hankel_values(P, Q):
-    """Return the roots of the eigenvalues of ``P Q``, descending."""
-    return np.sqrt(np.sort(np.maximum(linalg.eigvals(P @ Q).real, 0))[::-1])
-
-
-def balanced_with(values, seed, *, discrete):
-    """Return A, B, C whose Gramians are both ``diag(values)``, repeated values included."""
-    rng = np.random.default_rng(seed)
-    n, S = len(values), np.diag(values)
-    A = normal(rng, n, n)
-    if discrete:
-        # both S - A S A^* and S - A^* S A have to be positive
-        root = np.sqrt(values)
-        sizes = [linalg.norm(A * root / root[:, None], 2), linalg.norm(A * root[:, None] / root, 2)]
-        A = 0.99 * A / max(sizes)
-        reach, see = S - A @ S @ adjoint(A), S - adjoint(A) @ S @ A
-    else:
-        # S > 0, so a large shift makes both A S + S A^* and A^* S + S A negative
-        shift = linalg.eigvalsh(A @ S + S @ adjoint(A), 2 * S)[-1]
-        shift = max(shift, linalg.eigvalsh(S @ A + adjoint(A) @ S, 2 * S)[-1])
-        A = A - 1.01 * shift * np.eye(n)
-        reach, see = -(A @ S + S @ adjoint(A)), -(adjoint(A) @ S + S @ A)
-    return A, linalg.cholesky(reach, lower=True), adjoint(linalg.cholesky(see, lower=True))
-
-
-def gap_of_blocks(A, B, C, r, discrete):
-    """Return the largest sampled ``C (z - A)^{-1} B - C_1 (z - A_11)^{-1} B_1``."""
-    z = boundary(discrete)
-    gaps = response(A, B, C, 0, z) - response(A[:r, :r], B[:r], C[:, :r], 0, z)
-    return np.linalg.norm(gaps, 2, axis=(-2, -1)).max()
-
 
 # balanced truncation
 
@@ -448,104 +372,3 @@ def test_modes_of_a_dense_system_are_as_large_as_their_condition_allows():
         sizes = np.linalg.norm(modes.C, axis=0) * np.linalg.norm(modes.B, axis=1)
         limit = result.condition * linalg.norm(system.B, 2) * linalg.norm(system.C, 2)
         assert sizes.max() <= limit
-
-
-# frequency weights
-
-
-def weighted_gramians(system, input_weight, output_weight):
-    """Return ``P_i`` and ``Q_o`` as means over the circle; the rule converges exponentially."""
-    z = np.exp(2j * np.pi * np.arange(1024) / 1024)
-    n = system.order
-    inverses = np.linalg.inv(z[:, None, None] * np.eye(n) - system.A)
-    right, left = inverses @ system.B, system.C @ inverses
-    if input_weight is not None:
-        right = right @ response_of(input_weight, z)
-    if output_weight is not None:
-        left = response_of(output_weight, z) @ left
-    P = np.mean(right @ np.swapaxes(right, -1, -2).conj(), axis=0)
-    return P, np.mean(np.swapaxes(left, -1, -2).conj() @ left, axis=0)
-
-
-@pytest.mark.theorem("weighted-balancing")
-@pytest.mark.parametrize("recurrence", ["standard", "post-update"])
-@pytest.mark.parametrize("which", ["input", "output", "both"])
-def test_weighted_hankel_values_are_those_of_the_integrals(which, recurrence):
-    system = random_system(3, discrete=True, n=4, recurrence=recurrence)
-    weights = {
-        "input_weight": random_system(4, discrete=True, n=3, m=2, p=2, recurrence=recurrence),
-        "output_weight": random_system(5, discrete=True, n=2, m=3, p=3),
-    }
-    if which != "both":
-        weights = {name: weight for name, weight in weights.items() if name.startswith(which)}
-    both = [weights.get(name) for name in ("input_weight", "output_weight")]
-    reduction = FrequencyWeightedReductor(**weights).reduce(system, order=2)
-    sigma = hankel_values(*weighted_gramians(system, *both))
-    np.testing.assert_allclose(reduction.hankel, sigma, rtol=0, atol=GRAMIANS * sigma[0])
-    assert reduction.bound is None
-
-
-@pytest.mark.theorem("weighted-balancing")
-@pytest.mark.parametrize("which", ["input_weight", "output_weight"])
-@pytest.mark.parametrize("seed", range(5))
-def test_one_weight_keeps_truncations_stable_in_discrete_time(seed, which):
-    system = random_system(seed, discrete=True, m=2, p=2)
-    weight = random_system(seed + 50, discrete=True, n=3, m=2, p=2)
-    path = FrequencyWeightedReductor(**{which: weight}).path(system)
-    for order in range(1, system.order):
-        assert abs(path.reduction(order).system.poles).max() < 1
-
-
-@pytest.mark.theorem("weighted-balancing")
-@TIMES
-@pytest.mark.parametrize("residualised", [False, True])
-@pytest.mark.parametrize("which", ["input_weight", "output_weight"])
-def test_one_weight_never_takes_poles_beyond_the_boundary(which, residualised, discrete):
-    for seed in range(2):
-        system = random_system(seed, discrete=discrete, m=2, p=2)
-        weight = random_system(seed + 50, discrete=discrete, n=3, m=2, p=2)
-        reductor = FrequencyWeightedReductor(residualised=residualised, **{which: weight})
-        path = reductor.path(system)
-        for order in range(1, system.order):
-            poles = path.reduction(order).system.poles
-            assert (abs(poles) <= 1 if discrete else poles.real <= 0).all()
-
-
-@pytest.mark.theorem("weighted-balancing")
-@pytest.mark.parametrize("which", ["input_weight", "output_weight"])
-def test_one_weight_may_leave_a_pole_on_the_axis(which):
-    """An oscillator whose position counts for more than its velocity at low frequencies."""
-    k, d = 1.0, 0.2
-    system = DenseSystem([[0.0, 1.0], [-k, -d]], [0.0, 1.0], [0.0, 1.0], dt=0)
-    slow = DenseSystem([[-0.05]], [[1.0]], [[1.0]], dt=0)
-    reduction = FrequencyWeightedReductor(**{which: slow}).reduce(system, order=1)
-    assert reduction.hankel[0] > 2 * reduction.hankel[1]
-    reduced = reduction.system
-    for matrix in (reduced.A, reduced.B, reduced.C):
-        np.testing.assert_allclose(matrix, 0, atol=ROUNDING)
-
-
-@pytest.mark.theorem("weighted-balancing")
-def test_two_weights_may_make_it_unstable():
-    system = DenseSystem([[-0.1, -0.8], [0.3, 0.6]], [2.0, -3.0], [-2.0, 1.0])
-    W_i = DenseSystem([[-0.9]], [[1.0]], [[1.0]])
-    W_o = DenseSystem([[-0.8]], [[1.0]], [[1.0]], [[-1.0]])
-    assert abs(system.poles).max() < 1
-    reductor = FrequencyWeightedReductor(input_weight=W_i, output_weight=W_o)
-    reduction = reductor.reduce(system, order=1)
-    np.testing.assert_allclose(reduction.system.A, [[1.139]], atol=5e-4)
-    np.testing.assert_allclose(reduction.hankel, [8.87, 5.03], atol=5e-3)
-    sigma = hankel_values(*weighted_gramians(system, W_i, W_o))
-    np.testing.assert_allclose(reduction.hankel, sigma, rtol=GRAMIANS)
-
-
-@pytest.mark.theorem("weighted-balancing")
-def test_twice_the_tail_does_not_bound_the_weighted_error():
-    system = DenseSystem([[-0.9, 0.3], [0.0, -0.9]], [2.0, -2.0], [1.0, 0.0])
-    weight = DenseSystem([[0.3]], [[1.0]], [[1.0]], [[1.0]])
-    reduction = FrequencyWeightedReductor(input_weight=weight).reduce(system, order=1)
-    z = boundary(True)
-    gap = response_of(system, z) - response_of(reduction.system, z)
-    error = np.abs(gap * response_of(weight, z)).max()
-    assert error > 3.8 * reduction.hankel[1]
-    assert reduction.bound is None
