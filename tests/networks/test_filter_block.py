@@ -154,6 +154,22 @@ def test_gates_and_what_comes_before(last):
     assert block.width is None
 
 
+@pytest.mark.parametrize(
+    "options",
+    [{"rate": 2.0}, {"state": torch.zeros(2)}, {"lengths": torch.tensor([3, 4])}, {"rate": "2"}],
+)
+def test_arguments_that_would_change_the_output_are_refused(options):
+    block = FilterBlock(channels(0, 3))
+    with pytest.raises(UnsupportedOperationError, match=f"{next(iter(options))} would change"):
+        block(signal(2, 3, 8), **options)
+    with pytest.raises(UnsupportedOperationError, match="a further argument would change"):
+        block(signal(2, 3, 8), next(iter(options.values())))
+    at_rest = dict.fromkeys(options) | ({"rate": 1.0} if "rate" in options else {})
+    with torch.no_grad():
+        block(signal(2, 3, 8), **at_rest)
+        FilterBlock(channels(0, 3), heeds_options=False)(signal(2, 3, 8), **options)  # as S4D does
+
+
 class Network(nn.Module):
     """Encoder, a layer or block, a residual, mean, decoder."""
 
