@@ -1,6 +1,7 @@
 """Gramians of any system and their factors.
 
-Theory: ``theory/diagonal-gramian.md``, ``theory/real-output-gramian.md``.
+Theory: ``theory/diagonal-gramian.md``, ``theory/real-output-gramian.md``,
+``theory/quadratic-output.md``.
 """
 
 from __future__ import annotations
@@ -12,9 +13,11 @@ from ssmred.errors import UnsupportedOperationError, message
 from ssmred.gramians.closed_form import diagonal_factor, diagonal_gramian, stable_gramian
 from ssmred.gramians.dense import dense_factor, dense_finite_gramian
 from ssmred.gramians.equations import symmetric_solution
+from ssmred.gramians.quadratic import with_quadratic_rows
 from ssmred.gramians.solvers import BACKENDS
 from ssmred.systems.diagonal import DiagonalSystem
 from ssmred.systems.linear import LinearSystem, adjoint
+from ssmred.systems.quadratic import QuadraticOutputSystem
 from ssmred.systems.stability import check_horizon_of
 
 __all__ = [
@@ -28,8 +31,11 @@ __all__ = [
 ]
 
 
+AnySystem = LinearSystem | QuadraticOutputSystem
+
+
 def controllability_gramian(
-    system: LinearSystem, *, horizon: int | None = None, backend: str = "ssmred"
+    system: AnySystem, *, horizon: int | None = None, backend: str = "ssmred"
 ) -> np.ndarray:
     """Return the controllability Gramian ``P = sum_k A^k B B^* A^{*k}``.
 
@@ -78,12 +84,14 @@ def controllability_gramian(
 
 
 def observability_gramian(
-    system: LinearSystem, *, horizon: int | None = None, backend: str = "ssmred"
+    system: AnySystem, *, horizon: int | None = None, backend: str = "ssmred"
 ) -> np.ndarray:
     """Return the observability Gramian ``Q = sum_k A^{*k} C^* C A^k``.
 
     Parameters, errors and notes are those of :func:`controllability_gramian`. For ``real_output``
-    it is the Gramian of ``C x`` before the real part is taken.
+    it is the Gramian of ``C x`` before the real part is taken. Quadratic outputs see the states
+    too: ``Q = sum_k A^{*k} (C^* C + sum_j M_j P M_j) A^k``, P with as many terms (transpose:
+    ``M_j^* conj(P) M_j``); for ``real_output`` this, too, is before the real part.
 
     Returns
     -------
@@ -191,7 +199,7 @@ def realified_gramian(gramian: np.ndarray, pseudo: np.ndarray) -> np.ndarray:
     return (full + np.swapaxes(full, -1, -2)) / 2  # its two halves round differently
 
 
-def controllability_factor(system: LinearSystem, *, horizon: int | None = None) -> np.ndarray:
+def controllability_factor(system: AnySystem, *, horizon: int | None = None) -> np.ndarray:
     """Return L with ``P = L L^*`` without ever forming P.
 
     Parameters
@@ -224,9 +232,20 @@ def controllability_factor(system: LinearSystem, *, horizon: int | None = None) 
     return gramian_factor(system, "controllability_factor", horizon, dual=False)
 
 
-def observability_factor(system: LinearSystem, *, horizon: int | None = None) -> np.ndarray:
+def observability_factor(system: AnySystem, *, horizon: int | None = None) -> np.ndarray:
     """Return L with ``Q = L L^*`` without ever forming Q; see :func:`controllability_factor`."""
     return gramian_factor(system, "observability_factor", horizon, dual=True)
+
+
+def _with_linear_outputs(
+    system: AnySystem, where: str, horizon: int | None, *, dual: bool
+) -> LinearSystem:
+    """Return a linear system with the same Gramians."""
+    if not isinstance(system, QuadraticOutputSystem):
+        return system
+    if not dual:
+        return system.linear
+    return with_quadratic_rows(system, gramian_factor(system.linear, where, horizon, dual=False))
 
 
 def _dual_arrays(system: LinearSystem, dual: bool) -> tuple[np.ndarray, np.ndarray]:
@@ -238,8 +257,9 @@ def _dual_arrays(system: LinearSystem, dual: bool) -> tuple[np.ndarray, np.ndarr
 
 
 def _gramian(
-    system: LinearSystem, where: str, horizon: int | None, backend: str, *, dual: bool
+    system: AnySystem, where: str, horizon: int | None, backend: str, *, dual: bool
 ) -> np.ndarray:
+    system = _with_linear_outputs(system, where, horizon, dual=dual)
     length = check_horizon_of(system, horizon, where)
     check_choice(backend, BACKENDS, "backend", where)
     A, B = _dual_arrays(system, dual)
@@ -260,10 +280,9 @@ def _gramian(
     return symmetric_solution(A, weights, None, backend, where, discrete=not continuous).X
 
 
-def gramian_factor(
-    system: LinearSystem, where: str, horizon: int | None, *, dual: bool
-) -> np.ndarray:
+def gramian_factor(system: AnySystem, where: str, horizon: int | None, *, dual: bool) -> np.ndarray:
     """Return :func:`controllability_factor` or its dual; errors name the function ``where``."""
+    system = _with_linear_outputs(system, where, horizon, dual=dual)
     length = check_horizon_of(system, horizon, where)
     A, B = _dual_arrays(system, dual)
     if isinstance(system, DiagonalSystem):

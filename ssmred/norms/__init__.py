@@ -8,12 +8,16 @@ from ssmred.norms.impulse import impulse_l1_gain, impulse_l2_gain
 from ssmred.norms.l1_gain import l1_gain, l1_gain_error
 from ssmred.norms.l2 import l2_norm
 from ssmred.norms.l2_gain import l2_gain, l2_gain_error
+from ssmred.norms.quadratic import EnergyGains, energy_gains, h2_inner, peak_bound
 from ssmred.norms.response_form import difference_response
 
 __all__ = [
     "Enclosure",
+    "EnergyGains",
     "difference_response",
+    "energy_gains",
     "h2_error",
+    "h2_inner",
     "h2_norm",
     "hankel_error",
     "hankel_norm",
@@ -27,4 +31,5 @@ __all__ = [
     "l2_gain_error",
     "l2_norm",
     "linf_norm",
+    "peak_bound",
 ]

@@ -12,12 +12,14 @@ from ssmred.systems.dense import DenseSystem
 from ssmred.systems.diagonal import DiagonalSystem
 from ssmred.systems.discretisation import discretise
 from ssmred.systems.linear import LinearSystem
+from ssmred.systems.quadratic import QuadraticOutputSystem
 from ssmred.systems.stability import check_stable, is_stable, stability_margins
 
 __all__ = [
     "DenseSystem",
     "DiagonalSystem",
     "LinearSystem",
+    "QuadraticOutputSystem",
     "cayley",
     "check_stable",
     "difference",

@@ -15,6 +15,8 @@ from ssmred.errors import ShapeError, UnsupportedOperationError, message
 from ssmred.systems.dense import DenseSystem
 from ssmred.systems.diagonal import DiagonalSystem
 from ssmred.systems.linear import LinearSystem, check_system
+from ssmred.systems.quadratic import QuadraticOutputSystem
+from ssmred.systems.stacking import quadratic_difference
 from ssmred.systems.transfer_functions import cascade_form, companion_form
 
 __all__ = ["difference", "difference_of", "from_control", "from_scipy", "to_control", "to_scipy"]
@@ -192,38 +194,44 @@ def from_scipy(system: Any) -> DenseSystem:
     return DenseSystem(*matrices, dt)
 
 
-def difference(full: LinearSystem, reduced: LinearSystem) -> LinearSystem:
+def difference(
+    full: LinearSystem | QuadraticOutputSystem, reduced: LinearSystem | QuadraticOutputSystem
+) -> LinearSystem | QuadraticOutputSystem:
     """Return the system ``full - reduced``: same input, difference of the outputs.
 
     States are stacked, ``A = diag(A_1, A_2)``, ``B = (B_1, B_2)``, ``C = (C_1, -C_2)``,
     ``D = D_1 - D_2``. Dense systems that share A and B, or A and C, keep one copy of the states,
-    with ``C_1 - C_2`` or ``B_1 - B_2``: nothing is left to cancel.
+    with ``C_1 - C_2`` or ``B_1 - B_2``: nothing is left to cancel. Quadratic outputs:
+    ``M = diag(M_1, -M_2)``, or ``M_1 - M_2`` where A and B are shared.
 
     Parameters
     ----------
-    full, reduced : DiagonalSystem or DenseSystem
+    full, reduced : DiagonalSystem, DenseSystem or QuadraticOutputSystem
         Same dt, batch, inputs and outputs. Different recurrences are brought to the standard one;
         a diagonal and a dense system give a dense one.
 
     Returns
     -------
-    DiagonalSystem or DenseSystem
+    DiagonalSystem, DenseSystem or QuadraticOutputSystem
 
     Raises
     ------
     ShapeError
-        If the systems do not match.
+        If the systems do not match. Quadratic outputs are not brought to another recurrence.
 
     Notes
     -----
     Norms of diagonal results merge equal poles exactly before anything is rounded. Other dense
     systems differ by what rounding leaves of two large responses.
     """
-    return difference_of(full, reduced, "difference")
+    where = "difference"
+    if isinstance(full, QuadraticOutputSystem) or isinstance(reduced, QuadraticOutputSystem):
+        return quadratic_difference(full, reduced, where)
+    return difference_of(full, reduced, where)
 
 
 def difference_of(full: LinearSystem, reduced: LinearSystem, where: str) -> LinearSystem:
-    """Return :func:`difference`; errors name the function ``where``."""
+    """Return :func:`difference` of linear systems; errors name the function ``where``."""
     _check_match(full, reduced, where)
     if full.recurrence != reduced.recurrence:
         full, reduced = full.with_recurrence("standard"), reduced.with_recurrence("standard")
