@@ -5,6 +5,7 @@ Theory: ``theory/quadratic-output.md``.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -133,7 +134,7 @@ def peak_bound(
     4.47213595499958
     """
     e = check_positive(energy, "energy", "peak_bound", allow_zero=True)
-    return h2_of(system, horizon, "peak_bound") * (e * np.sqrt(1.0 + e * e))
+    return h2_of(system, horizon, "peak_bound") * (e * math.sqrt(1.0 + e * e))
 
 
 @dataclass(frozen=True, eq=False)
