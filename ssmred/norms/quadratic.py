@@ -93,7 +93,7 @@ def _halves(
     if terms == 0:
         left, right = (np.zeros((*s.batch_shape, s.order, 1)) for s in (one, two))
         return left, right
-    both = stacked_states(one, two)
+    both = stacked_states(one.linear, two.linear)
     L = gramian_factor(both, where, terms, dual=False)
     return L[..., : one.order, :], L[..., one.order :, :]
 

@@ -7,6 +7,10 @@ from ssmred.reductors.hankel import HankelReductor
 from ssmred.reductors.modal import ModalReductor
 from ssmred.reductors.modal_form import ModalForm, modal_form
 from ssmred.reductors.path import ReductionPath
+from ssmred.reductors.quadratic import QuadraticPath, QuadraticReduction
+from ssmred.reductors.quadratic_balanced import QuadraticBalancedReductor
+from ssmred.reductors.quadratic_read_out import with_best_read_out
+from ssmred.reductors.quadratic_subset import QuadraticSubsetReductor
 from ssmred.reductors.reduction import ErrorBound, Projection, Reduction
 from ssmred.reductors.reductor import Reductor
 from ssmred.reductors.residualised import ResidualisedReductor
@@ -26,6 +30,10 @@ __all__ = [
     "ModalForm",
     "ModalReductor",
     "Projection",
+    "QuadraticBalancedReductor",
+    "QuadraticPath",
+    "QuadraticReduction",
+    "QuadraticSubsetReductor",
     "Reduction",
     "ReductionPath",
     "Reductor",
@@ -42,4 +50,5 @@ __all__ = [
     "score_masks",
     "single_removal_errors",
     "truncation",
+    "with_best_read_out",
 ]

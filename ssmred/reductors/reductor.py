@@ -17,6 +17,9 @@ __all__ = ["Reductor"]
 class Reductor(ABC):
     """Turn systems into smaller ones: options are given once, systems afterwards."""
 
+    KINDS: tuple[type, ...] = (LinearSystem,)
+    """Kinds of systems that are taken."""
+
     @abstractmethod
     def path(self, system: LinearSystem) -> ReductionPath:
         """Return what every order would cost; ``path.reduction(order)`` is the reduced system.
@@ -26,12 +29,13 @@ class Reductor(ABC):
 
     def check_accepts(self, system: LinearSystem) -> None:
         """Raise an error that says why, unless the system can be reduced by this method."""
-        if not isinstance(system, LinearSystem):
+        if not isinstance(system, self.KINDS):
+            linear = LinearSystem in self.KINDS
             raise UnsupportedOperationError(
                 message(
                     type(self).__name__,
-                    "not a system",
-                    expected="DiagonalSystem or DenseSystem",
+                    "not a system that it takes",
+                    expected="DiagonalSystem or DenseSystem" if linear else self.KINDS[0].__name__,
                     got=type(system).__name__,
                 )
             )

@@ -346,7 +346,8 @@ class QuadraticOutputSystem:
             M = (_interleave([[R, -S], [S, R]] if hermitian else [[R, -S], [-S, -R]]),)
         else:
             M = real_factors(*self.factors, self.convention)
-        return type(self).of(linear, M[0] if len(M) == 1 else M)
+        forms: Any = M[0] if len(M) == 1 else M
+        return type(self).of(linear, forms, convention=self.convention)
 
     def full_spectrum(self) -> QuadraticOutputSystem:
         """Return a system with real outputs with its conjugate modes written out.

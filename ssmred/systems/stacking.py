@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 
 from ssmred.errors import ShapeError, UnsupportedOperationError, message
-from ssmred.systems.dense import DenseSystem
 from ssmred.systems.diagonal import DiagonalSystem
 from ssmred.systems.linear import LinearSystem
 from ssmred.systems.quadratic import QuadraticOutputSystem
@@ -44,7 +43,7 @@ def quadratic_difference(
         M = tuple(join(one, sign * two) for one, two, sign in sides)
     if same:
         return full.replace(C=full.C - reduced.C, D=D, M=M)
-    states = stacked_states(full, reduced)
+    states = stacked_states(full.linear, reduced.linear)
     C = np.concatenate([full.C, -reduced.C], axis=-1)
     return QuadraticOutputSystem.of(states.replace(C=C, D=D), M, convention=full.convention)
 
@@ -87,17 +86,20 @@ def check_alike(full: QuadraticOutputSystem, reduced: QuadraticOutputSystem, whe
             )  # fmt: skip
 
 
-def stacked_states(one: QuadraticOutputSystem, two: QuadraticOutputSystem) -> LinearSystem:
-    """Return the linear system with the states of both, one after the other, and no outputs."""
-    one, two = _alike(one, two)
-    if one.A.ndim == one.B.ndim:
-        A = block_diagonal(one.A, two.A)
-    else:
-        A = np.concatenate([one.A, two.A], axis=-1)
+def stacked_states(one: LinearSystem, two: LinearSystem) -> LinearSystem:
+    """Return the linear system with the states of both, one after the other, and no outputs.
+
+    Of two kinds it is dense; real states are written out where only one has ``real_output``.
+    """
+    if one.real_output != two.real_output:
+        one, two = one.realified(), two.realified()
     B = np.concatenate([one.B, two.B], axis=-2)
-    kind = DenseSystem if A.ndim == B.ndim else DiagonalSystem
     C, D = np.zeros((*B.shape[:-2], 0, B.shape[-2])), np.zeros((*B.shape[:-2], 0, B.shape[-1]))
-    return kind(A, B, C, D, one.dt, recurrence=one.recurrence, real_output=one.real_output)
+    if isinstance(one, DiagonalSystem) and isinstance(two, DiagonalSystem):
+        poles = np.concatenate([one.poles, two.poles], axis=-1)
+        return one.replace(poles=poles, B=B, C=C, D=D)
+    first, second = one.to_dense(), two.to_dense()
+    return first.replace(A=block_diagonal(first.A, second.A), B=B, C=C, D=D)
 
 
 def _alike(
@@ -105,7 +107,17 @@ def _alike(
 ) -> tuple[QuadraticOutputSystem, QuadraticOutputSystem]:
     """Return two systems of one kind, both diagonal or both dense."""
     if one.real_output != two.real_output:
-        one, two = one.realified(), two.realified()
+        if one.is_real and two.is_real:
+            one, two = one.realified(), two.realified()
+        else:  # a spectrum with its conjugates is complex data
+            one, two = (_written_out(system) for system in (one, two))
     if (one.A.ndim == one.B.ndim) != (two.A.ndim == two.B.ndim):
         one, two = one.to_dense(), two.to_dense()
     return one, two
+
+
+def _written_out(system: QuadraticOutputSystem) -> QuadraticOutputSystem:
+    """Return the same without ``real_output``."""
+    if system.real_output and not isinstance(system.linear, DiagonalSystem):
+        return system.realified()
+    return system.full_spectrum()
