@@ -2,6 +2,9 @@
 # constraints.txt change. Another interpreter: make test PYTHON=python3.12
 
 PYTHON ?= python3
+# tests are many and small: a process per core, each with one thread, takes a third of the time
+ONE_THREAD := OMP_NUM_THREADS=1 NUMBA_NUM_THREADS=1
+PYTEST = $(ONE_THREAD) $(BIN)/python -m pytest -n auto --maxprocesses 8 --dist worksteal
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
@@ -22,11 +25,11 @@ $(INSTALLED): pyproject.toml constraints.txt
 demo: $(INSTALLED) ## keep 30 % of the bundled network's states, print the table, leave a picture in demo/
 	$(BIN)/ssmred reduce zoo:fashion-mnist-s4d --states 0.3 --out demo --force
 
-test: $(INSTALLED) ## run the fast tests (more options: make test FLAGS="-n 2 -k gramian")
-	$(BIN)/python -m pytest $(FLAGS)
+test: $(INSTALLED) ## run the fast tests (more options: make test FLAGS="-n 0 -k gramian")
+	$(PYTEST) $(FLAGS)
 
 test-slow: $(INSTALLED) ## run the tests marked slow
-	$(BIN)/python -m pytest -m slow $(FLAGS)
+	$(PYTEST) -m slow $(FLAGS)
 
 lint: $(INSTALLED) ## check style, types, import order and CITATION.cff
 	$(BIN)/ruff check
