@@ -177,6 +177,31 @@ def test_peaks_stay_below_the_bound(form):
             assert np.all(peaks <= bounds)
 
 
+@pytest.mark.slow
+@pytest.mark.theorem("quadratic-output")
+def test_peaks_of_ten_thousand_systems():
+    """Zero slack: unequal sizes, repeated poles, next to the circle and beyond; differences."""
+    rng = np.random.default_rng(7)
+    for seed in range(10_000):
+        form = FORMS[seed % len(FORMS)]
+        sizes = {"n": int(rng.integers(1, 6)), "m": int(rng.integers(1, 4))}
+        sizes |= {"p": int(rng.integers(1, 4)), "rank": int(rng.integers(1, 3))}
+        sizes |= {"recurrence": ("standard", "post-update")[int(rng.integers(2))]}
+        radius = float(rng.choice([0.3, 0.9, 1.0 - 1e-9, 1.05]))
+        system = quadratic_system(seed, form, radius=radius, **sizes)
+        if form[0] == "diagonal" and seed % 3 == 0:
+            system = system.replace(A=np.full(system.A.shape, system.A[0]))
+        if seed % 2:
+            sizes["n"] = int(rng.integers(1, 4))
+            system = difference(system, quadratic_system(seed + 1, form, radius=0.8, **sizes))
+        u = normal(rng, 4, T, sizes["m"]) * 10 ** rng.uniform(-3, 2, (4, 1, 1))
+        u = u.real if system.real_output else u
+        peaks = np.linalg.norm(system.simulate(u), axis=-1).max(axis=-1)
+        bound = peak_bound(system, 1.0, horizon=T) / np.sqrt(2.0)  # the norm
+        e = np.linalg.norm(u, axis=(-2, -1))
+        assert np.all(peaks <= bound * e * np.sqrt(1 + e * e)), seed
+
+
 def test_the_peak_bound_is_sharp_for_one_input():
     """A state that is one input, y = x^2 and no C: y = u^2 against e sqrt(1 + e^2)."""
     system = QuadraticOutputSystem([0.0], [[1.0]], None, [[1.0]])

@@ -10,7 +10,7 @@ import torch
 import ssmred
 from ssmred import zoo
 from ssmred.errors import CheckpointError
-from ssmred.networks import import_network
+from ssmred.networks import export_plain, import_network
 
 ROUNDING_OF_THE_RECORD = 0.02
 """Two of 10,000 samples may change class with another build of torch, in percent points."""
@@ -130,3 +130,34 @@ def test_worst_case_lets_a_fifth_go_without_a_gate() -> None:
     with torch.no_grad():
         errors = (exact(x) - reduced(x)).norm(dim=-1)
     assert bool((errors <= result.certificate.bound * result.certificate.scale).all())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("name", "method"),
+    [
+        ("fashion-mnist-s4", "subset"),  # its low-rank layers come back with other poles
+        ("fashion-mnist-s5", "balanced"),
+        ("fashion-mnist-lru", "balanced"),
+        ("fashion-mnist-s4d", "balanced"),
+    ],
+)
+def test_written_back_layers_answer_as_the_reduced_ones(name: str, method: str) -> None:
+    """Float32 parameters of poles that moved, over the steps that the network sees."""
+    model, data = zoo.load(name)
+    steps = data.test.inputs.shape[1]
+    result = ssmred.reduce(
+        model,
+        states=0.4,
+        horizon=steps,
+        guarantee="layer",
+        method=method,
+        feedthrough="diagonal",
+        progress=False,
+    )
+    plain = export_plain(model, result.model)
+    pairs = zip(import_network(plain).layers, import_network(result.model).layers, strict=True)
+    for written, reduced in pairs:
+        wanted = reduced.system.impulse_response(steps)
+        found = written.system.impulse_response(steps)
+        assert abs(found - wanted).max() <= 1e-6 * abs(wanted).max()
