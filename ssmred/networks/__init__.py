@@ -20,13 +20,13 @@ from ssmred.networks.dense_core import DenseSSM
 from ssmred.networks.discovery import (
     ImportedLayer,
     ImportedNetwork,
-    export_plain,
     find_layers,
     import_network,
     with_systems,
 )
 from ssmred.networks.exporting import SystemChain, export
 from ssmred.networks.filters import LinearFilter
+from ssmred.networks.plain_export import export_plain
 from ssmred.networks.reader import TorchReader
 from ssmred.networks.reduced import ReducedSSM
 from ssmred.networks.shared import SharedSSM

@@ -15,8 +15,8 @@ from ssmred.errors import CheckpointError, UnsupportedOperationError, message
 from ssmred.networks.adapters import Adapter, adapter_for, known_families
 from ssmred.networks.capture import capture, check_hooks
 from ssmred.networks.copying import copy_module
-from ssmred.networks.cores import check_core, core_like, full_core, largest_order
-from ssmred.networks.filters import LinearFilter, holds_place, is_core
+from ssmred.networks.cores import check_core, core_like, full_core
+from ssmred.networks.filters import LinearFilter, is_core
 from ssmred.systems.linear import LinearSystem
 
 __all__ = [
@@ -24,11 +24,11 @@ __all__ = [
     "ImportedLayer",
     "ImportedNetwork",
     "check_weights",
-    "export_plain",
     "find_layers",
     "import_network",
     "is_imported",
     "layer_name",
+    "with_module",
     "with_systems",
 ]
 
@@ -251,7 +251,7 @@ def import_in_place(network: nn.Module) -> ImportedNetwork:
                 full = full_core(system)
                 check_core(full, system, name)
                 cores[paths[name].rpartition(".")[2]] = full.to(_device(found.module))
-            network = _replace(network, found.path, found.adapter.to_block(found.module, cores))
+            network = with_module(network, found.path, found.adapter.to_block(found.module, cores))
         for name, system in systems.items():
             states = network.get_submodule(paths[name]).states
             layers.append(ImportedLayer(name, system, paths[name], states))
@@ -293,97 +293,8 @@ def with_systems(imported: ImportedNetwork, systems: Mapping[str, Any]) -> nn.Mo
             )
         check_core(core, core.to_system(), name)
         path = next(layer.core for layer in imported.layers if layer.name == name)
-        model = _replace(model, path, core.to(_device(old)).train(old.training))
+        model = with_module(model, path, core.to(_device(old)).train(old.training))
     return model
-
-
-def export_plain(
-    original: nn.Module, reduced: nn.Module, *, states: int | None = None
-) -> nn.Module:
-    """Write reduced layers back as padded layers of the original's own classes.
-
-    Parameters
-    ----------
-    original : nn.Module
-        The network before reduction; never modified.
-    reduced : nn.Module
-        The same network with reduced layers.
-    states : int, optional
-        Real states of every layer, per channel or of all channels together as the family counts
-        them, even; by default what the layer that needs most needs, so that the original class
-        loads the state dict when built with that many states.
-
-    Returns
-    -------
-    nn.Module
-        A copy of `original`, in its own dtype; every layer's kernel was compared with the reduced
-        system's response.
-
-    Raises
-    ------
-    OrderError
-        If `states` is odd or too few.
-    CheckpointError
-        If the networks do not have the same layers, or a system cannot be written.
-    """
-    systems: dict[str, LinearSystem] = {}
-    for found in find_layers(reduced):
-        systems |= found.to_systems()
-    targets = find_layers(original)
-    wanted = {
-        found.name: {
-            core: systems[filter_name(found.name, core)]
-            for core in (CORE, BACKWARD)
-            if filter_name(found.name, core) in systems
-        }
-        for found in targets
-    }
-    filters = {name for found in targets for name in found.to_systems()}
-    if filters != set(systems):
-        raise CheckpointError(
-            message(
-                "export_plain",
-                "the two networks do not have the same layers",
-                expected=f"{sorted(filters)}",
-                got=f"{sorted(systems)}",
-            )
-        )
-    if states is None:
-        needed = [
-            _states_needed(found, wanted[found.name])
-            for found in targets
-            if found.adapter is not None
-        ]
-        states = max(needed, default=None)
-    model = copy_module(original)
-    tensors = reduced.state_dict()
-    own = model.state_dict()
-    with torch.no_grad():  # whatever else was changed in the reduced network comes along
-        for key in own.keys() & tensors.keys():
-            if own[key].shape == tensors[key].shape:
-                own[key].copy_(tensors[key])
-    for found in targets:
-        if holds_place(found.module):
-            raise CheckpointError(
-                message(
-                    "export_plain",
-                    f"layer {found.name} of the original is a stored one without its class",
-                    cure="Pass the network as its own class makes it, with its weights.",
-                )
-            )
-        if found.adapter is not None:
-            layer = model.get_submodule(found.path)
-            plain = found.adapter.from_systems(layer, wanted[found.name], states=states)
-            model = _replace(model, found.path, plain)
-    return model
-
-
-def _states_needed(found: FoundLayer, systems: Mapping[str, LinearSystem]) -> int:
-    """Return the states that a layer of the original class needs; some share what others repeat."""
-    needs = getattr(found.adapter, "states_needed", None)
-    if needs is not None:
-        return needs(found.module, systems)
-    return max(largest_order(system) for system in systems.values())
 
 
 def check_weights(model: nn.Module, where: str) -> None:
@@ -438,7 +349,7 @@ def _execution_order(model: nn.Module, paths: list[str]) -> list[str]:
     return ordered + [path for path in paths if path not in ordered]
 
 
-def _replace(network: nn.Module, path: str, module: nn.Module) -> nn.Module:
+def with_module(network: nn.Module, path: str, module: nn.Module) -> nn.Module:
     """Put a module at a path, everywhere the old one is used; return the network."""
     if not path:
         return module

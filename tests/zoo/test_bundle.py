@@ -139,7 +139,7 @@ def test_worst_case_lets_a_fifth_go_without_a_gate() -> None:
         ("fashion-mnist-s4", "subset"),  # its low-rank layers come back with other poles
         ("fashion-mnist-s5", "balanced"),
         ("fashion-mnist-lru", "balanced"),
-        ("fashion-mnist-s4d", "balanced"),
+        ("fashion-mnist-s4d", "subset"),
     ],
 )
 def test_written_back_layers_answer_as_the_reduced_ones(name: str, method: str) -> None:
@@ -161,3 +161,18 @@ def test_written_back_layers_answer_as_the_reduced_ones(name: str, method: str) 
         wanted = reduced.system.impulse_response(steps)
         found = written.system.impulse_response(steps)
         assert abs(found - wanted).max() <= 1e-6 * abs(wanted).max()
+
+
+@pytest.mark.slow
+def test_modes_that_cancel_beyond_float32_are_not_written_into_it() -> None:
+    """Balanced without data, one channel has residues of 2e4 for a response of 0.3."""
+    model, _ = zoo.load("fashion-mnist-s4d")
+    wish = {"states": 0.4, "horizon": 196, "guarantee": "layer", "method": "balanced"}
+    result = ssmred.reduce(model, progress=False, **wish)
+    with pytest.raises(CheckpointError, match=r"layers.1.*channel 23.*cancel beyond .*float32"):
+        export_plain(model, result.model)
+    written = export_plain(model.double(), result.model)
+    pairs = zip(import_network(written).layers, import_network(result.model).layers, strict=True)
+    for one, other in pairs:
+        wanted = other.system.impulse_response(196)
+        assert abs(one.system.impulse_response(196) - wanted).max() <= 1e-9 * abs(wanted).max()
