@@ -17,7 +17,7 @@ from ssmred.gramians.quadratic import with_quadratic_rows
 from ssmred.gramians.solvers import BACKENDS
 from ssmred.systems.diagonal import DiagonalSystem
 from ssmred.systems.linear import LinearSystem, adjoint
-from ssmred.systems.quadratic import QuadraticOutputSystem
+from ssmred.systems.quadratic import AnySystem, QuadraticOutputSystem
 from ssmred.systems.stability import check_horizon_of
 
 __all__ = [
@@ -29,9 +29,6 @@ __all__ = [
     "pseudo_gramian",
     "realified_gramian",
 ]
-
-
-AnySystem = LinearSystem | QuadraticOutputSystem
 
 
 def controllability_gramian(

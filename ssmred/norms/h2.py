@@ -17,15 +17,11 @@ from ssmred.norms.response_form import ResponseForm, response_form
 from ssmred.systems.conversions import difference_of
 from ssmred.systems.dense import DenseSystem
 from ssmred.systems.diagonal import DiagonalSystem
-from ssmred.systems.linear import LinearSystem
-from ssmred.systems.quadratic import QuadraticOutputSystem
+from ssmred.systems.quadratic import AnySystem, QuadraticOutputSystem
 from ssmred.systems.stability import check_horizon_of
 from ssmred.systems.stacking import quadratic_difference
 
 __all__ = ["h2_error", "h2_norm", "h2_of", "state_root"]
-
-
-AnySystem = LinearSystem | QuadraticOutputSystem
 
 
 def h2_norm(system: AnySystem, *, horizon: int | None = None) -> np.ndarray | float:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from ssmred.errors import ShapeError, message
 from ssmred.gramians.gramian import gramian_factor
 from ssmred.systems.diagonal import DiagonalSystem
 from ssmred.systems.linear import LinearSystem, adjoint
@@ -40,6 +41,9 @@ def with_best_read_out(
 
     Raises
     ------
+    ShapeError
+        If the states differ from the system in time, batch, inputs or recurrence, or have
+        ``real_output``.
     UnstableSystemError
         If a pole of either is not stable and the horizon is infinite.
 
@@ -58,8 +62,25 @@ def with_best_read_out(
     >>> one.M.round(12).tolist()
     [[[4.0]]]
     """
+    where = "with_best_read_out"
+    for name in ("dt", "batch_shape", "inputs", "recurrence"):
+        wanted, got = getattr(full.linear, name), getattr(states, name)
+        if wanted != got:
+            raise ShapeError(
+                message(where, f"states differ in {name}", expected=f"{wanted}", got=f"{got}")
+            )
+    if states.real_output or full.batch_shape:
+        raise ShapeError(
+            message(
+                where,
+                "this is not one plain set of states",
+                expected="one system, without real_output",
+                got=f"{states!r}",
+                cure="Write a half spectrum out: full_spectrum() or realified().",
+            )
+        )
     work = full.realified() if full.real_output else full
-    first, second = read_out_roots(work, states, horizon, "with_best_read_out")
+    first, second = read_out_roots(work, states, horizon, where)
     W, C_map = (_map(L, work.order) for L in (second, first))
     C = work.C @ C_map
     D = work.D

@@ -15,7 +15,7 @@ from ssmred.errors import ShapeError, UnsupportedOperationError, message
 from ssmred.systems.dense import DenseSystem
 from ssmred.systems.diagonal import DiagonalSystem
 from ssmred.systems.linear import LinearSystem, check_system
-from ssmred.systems.quadratic import QuadraticOutputSystem
+from ssmred.systems.quadratic import AnySystem, QuadraticOutputSystem
 from ssmred.systems.stacking import quadratic_difference
 from ssmred.systems.transfer_functions import cascade_form, companion_form
 
@@ -194,9 +194,7 @@ def from_scipy(system: Any) -> DenseSystem:
     return DenseSystem(*matrices, dt)
 
 
-def difference(
-    full: LinearSystem | QuadraticOutputSystem, reduced: LinearSystem | QuadraticOutputSystem
-) -> LinearSystem | QuadraticOutputSystem:
+def difference(full: AnySystem, reduced: AnySystem) -> AnySystem:
     """Return the system ``full - reduced``: same input, difference of the outputs.
 
     States are stacked, ``A = diag(A_1, A_2)``, ``B = (B_1, B_2)``, ``C = (C_1, -C_2)``,

@@ -25,7 +25,7 @@ from ssmred.systems.quadratic_forms import (
     real_factors,
 )
 
-__all__ = ["QuadraticOutputSystem"]
+__all__ = ["AnySystem", "QuadraticOutputSystem"]
 
 BLOCK_ENTRIES = 2**22  # quadratic outputs are evaluated in blocks of about 64 MiB
 
@@ -409,3 +409,6 @@ class QuadraticOutputSystem:
         inner = repr(self.linear).split("(", 1)[1]
         rank = "" if self.factors is None else f", rank={self.factors[0].shape[-1]}"
         return f"QuadraticOutputSystem({inner[:-1]}{rank}, convention={self.convention!r})"
+
+
+AnySystem = LinearSystem | QuadraticOutputSystem

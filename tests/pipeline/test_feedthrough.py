@@ -15,6 +15,8 @@ from ssmred.networks.deep import DeepSSM
 from ssmred.norms import h2_error
 from ssmred.pipeline.feedthrough import has_diagonal, moved_modes, with_diagonal
 from ssmred.pipeline.measured import h2_root, united, with_read_out
+from ssmred.pipeline.methods import ALTERNATING
+from ssmred.pipeline.removal import data_free_path
 from ssmred.reductors import BalancedReductor, SubsetReductor
 from ssmred.systems import DiagonalSystem
 
@@ -87,6 +89,18 @@ def test_moved_modes_with_the_best_diagonal(seed):
     reduction = with_diagonal(with_read_out(moved, root, "h2"), root, moved_modes(moved))
     error = h2_error(full, reduction.system, horizon=T)[0]
     np.testing.assert_allclose(error, least_error(full, moved.system), rtol=EVALUATED)
+    np.testing.assert_allclose(reduction.bound.value[0], error, rtol=EVALUATED)
+
+
+@pytest.mark.theorem("diagonal-feedthrough")
+@pytest.mark.parametrize("seed", range(3))
+def test_an_alternation_ends_with_the_read_out_that_this_starts_from(seed):
+    full = layer(seed)
+    best = data_free_path(full, T, ALTERNATING).reduction(np.array([3]))
+    root = h2_root(united(best), T)
+    reduction = with_diagonal(best, root, moved_modes(best))
+    error = h2_error(full, reduction.system, horizon=T)[0]
+    np.testing.assert_allclose(error, least_error(full, best.system), rtol=EVALUATED)
     np.testing.assert_allclose(reduction.bound.value[0], error, rtol=EVALUATED)
 
 

@@ -94,6 +94,20 @@ def test_the_read_out_is_the_best_of_all(form, recurrence):
     )
 
 
+def test_states_that_do_not_fit_are_refused():
+    full = quadratic_system(0, FORMS[1], recurrence="post-update")
+    states = DiagonalSystem([0.5], np.ones((1, 2)), np.zeros((1, 1)), recurrence="post-update")
+    with_best_read_out(full, states)
+    for change, text in (
+        ({"recurrence": "standard"}, "differ in recurrence"),
+        ({"dt": 2.0}, "differ in dt"),
+        ({"B": np.ones((1, 1)), "D": np.zeros((1, 1))}, "differ in inputs"),
+        ({"real_output": True}, "without real_output"),
+    ):
+        with pytest.raises(ShapeError, match=text):
+            with_best_read_out(full, states.replace(**change))
+
+
 def test_real_outputs_and_real_states():
     full = quadratic_system(2, ("diagonal", "squares", "hermitian", True), n=3)
     states = full.realified().linear
