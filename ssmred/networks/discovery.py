@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import copy
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, cast
 
 import torch
@@ -17,6 +18,8 @@ from ssmred.networks.capture import capture, check_hooks
 from ssmred.networks.copying import copy_module
 from ssmred.networks.cores import check_core, core_like, full_core
 from ssmred.networks.filters import LinearFilter, is_core
+from ssmred.networks.held_poles import held_poles
+from ssmred.systems.diagonal import DiagonalSystem
 from ssmred.systems.linear import LinearSystem
 
 __all__ = [
@@ -93,12 +96,15 @@ class ImportedLayer:
         Path of the filter in the imported model.
     states : int
         Real states of all channels together; a complex mode counts as two.
+    held : callable
+        Returns a system with its poles as the layer's own class holds them.
     """
 
     name: str
     system: LinearSystem
     core: str
     states: int
+    held: Callable[[DiagonalSystem], DiagonalSystem] = lambda system: system
 
 
 @dataclass(frozen=True, eq=False)
@@ -253,8 +259,14 @@ def import_in_place(network: nn.Module) -> ImportedNetwork:
                 cores[paths[name].rpartition(".")[2]] = full.to(_device(found.module))
             network = with_module(network, found.path, found.adapter.to_block(found.module, cores))
         for name, system in systems.items():
-            states = network.get_submodule(paths[name]).states
-            layers.append(ImportedLayer(name, system, paths[name], states))
+            layer = ImportedLayer(
+                name, system, paths[name], network.get_submodule(paths[name]).states
+            )
+            if found.adapter is not None:
+                core = paths[name].rpartition(".")[2]
+                held = partial(held_poles, found.adapter, found.module, core)
+                layer = replace(layer, held=held)
+            layers.append(layer)
     torch.set_num_threads(threads)  # Numba's thread pool changes what torch's libraries use
     return ImportedNetwork(network, tuple(layers))
 

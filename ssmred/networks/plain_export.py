@@ -5,7 +5,7 @@ Every written layer is compared with the system that it stands for.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -118,8 +118,11 @@ def export_plain(
 
 def _check_written(found: FoundLayer, plain: nn.Module, wanted: Mapping[str, LinearSystem]) -> None:
     """Raise CheckpointError if rounding to the layer's dtype changes what it computes."""
-    back = replace(found, module=plain).to_systems()
     floating = [t.dtype for t in plain.state_dict().values() if t.is_floating_point()]
+    try:
+        back = replace(found, module=plain).to_systems()
+    except CheckpointError as error:  # its own kernel is that far off
+        raise _cancelling(found.name, "modes", floating, f"{error}") from error
     pairs = {
         filter_name(found.name, core): [
             np.asarray(s.impulse_response(COMPARED_SAMPLES))
@@ -138,17 +141,24 @@ def _check_written(found: FoundLayer, plain: nn.Module, wanted: Mapping[str, Lin
         shares = (errors / np.maximum(allowed, np.finfo(float).tiny)).max(axis=1)
         if np.any(~(shares <= 1.0)):
             worst = int(np.argmax(shares))
-            raise CheckpointError(
-                message(
-                    f"export_plain: layer {name}",
-                    f"its class cannot hold this system (channel {worst}): modes cancel beyond the "
-                    f"digits of {', '.join(sorted({str(dtype) for dtype in floating}))}",
-                    expected=f"samples within {WRITTEN:g} of the largest so far",
-                    got=f"{WRITTEN * shares[worst]:.3g}",
-                    cure="Keep the drop-in, write into model.double(), or reduce with "
-                    'method="subset", whose modes cancel less.',
-                )
-            )
+            modes = f"modes of channel {worst}"
+            raise _cancelling(name, modes, floating, f"{WRITTEN * shares[worst]:.3g}")
+
+
+def _cancelling(
+    name: str, modes: str, floating: Sequence[torch.dtype], got: str
+) -> CheckpointError:
+    digits = ", ".join(sorted({str(dtype) for dtype in floating}))
+    return CheckpointError(
+        message(
+            f"export_plain: layer {name}",
+            f"its class cannot hold this system: {modes} cancel beyond the digits of {digits}",
+            expected=f"samples within {WRITTEN:g} of the largest so far",
+            got=got,
+            cure="Keep the drop-in, write into model.double(), or reduce with "
+            'method="subset", whose modes cancel less.',
+        )
+    )
 
 
 def _largest_so_far(response: np.ndarray) -> np.ndarray:

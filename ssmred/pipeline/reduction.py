@@ -169,7 +169,8 @@ def in_modal_form(network: ImportedNetwork, horizon: int | None, bars: Progress)
     layers = []
     for layer in network.layers:
         if isinstance(layer.system, DenseSystem):
-            layer = replace(layer, system=modal_form(layer.system, horizon=horizon).system)
+            form = modal_form(layer.system, horizon=horizon, held=layer.held)
+            layer = replace(layer, system=form.system)
             advance(1)
         layers.append(layer)
     return replace(network, layers=tuple(layers))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Protocol
 
@@ -21,7 +21,7 @@ from ssmred.pipeline.measured import h2_root, measured, united, usable, with_rea
 from ssmred.pipeline.methods import ALTERNATING, SUBSET, reductor_of
 from ssmred.reductors import Reduction, ReductionPath, SubsetPath, SubsetReductor, allocate
 from ssmred.systems import DiagonalSystem
-from ssmred.systems.linear import LinearSystem
+from ssmred.systems.linear import LinearSystem, of_kind
 
 Weigher = Callable[[Sequence[ReductionPath]], Sequence[np.ndarray]]
 """Maps removal paths to the weight of every channel's squared error, one (H,) array per layer."""
@@ -147,10 +147,13 @@ class DataFreeRemoval:
     def cut_to(self, kept: Sequence[np.ndarray]) -> Cut:
         """Return the network whose channels keep these numbers of modes."""
         reductions = [path.reduction(modes) for path, modes in zip(self.paths, kept, strict=True)]
-        return Cut(self.network, tuple(self._finished(reduction) for reduction in reductions))
+        layers = zip(self.network.layers, reductions, strict=True)
+        return Cut(self.network, tuple(self._finished(layer, one) for layer, one in layers))
 
-    def _finished(self, reduction: Reduction) -> Reduction:
+    def _finished(self, layer: ImportedLayer, reduction: Reduction) -> Reduction:
         """Return a reduction with its last read-out."""
+        if self.fit:
+            reduction = held(layer, reduction)
         shaped = self.feedthrough != FULL and has_diagonal(reduction.full)
         if not (self.fit or shaped):
             return reduction
@@ -288,8 +291,11 @@ class CalibratedMove:
     def cut(self, states: int) -> Cut:
         """Return the network that keeps at most so many states."""
         kept = allocate(self.paths, self.weights, states=states)
-        moved = [usable(source, modes) for source, modes in zip(self.sources, kept, strict=True)]
         layers = self.network.layers
+        moved = [
+            held(layer, usable(source, modes))
+            for layer, source, modes in zip(layers, self.sources, kept, strict=True)
+        ]
         unions = {
             layer.name: united(reduction) for layer, reduction in zip(layers, moved, strict=True)
         }
@@ -306,6 +312,15 @@ class CalibratedMove:
                 fitted = with_diagonal(fitted, root, moved_modes(fitted))
             cut = Cut(self.network, (*cut.reductions, fitted))
         return cut
+
+
+def held(layer: ImportedLayer, reduction: Reduction) -> Reduction:
+    """Return a reduction whose poles are those that the layer's own class holds.
+
+    What is claimed of it is of no use before a read-out is fitted to them.
+    """
+    system = of_kind(reduction.system, DiagonalSystem, "held")
+    return replace(reduction, system=layer.held(system))
 
 
 def data_free_path(system: DiagonalSystem, horizon: int | None, method: str) -> ReductionPath:

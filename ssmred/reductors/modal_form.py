@@ -6,6 +6,7 @@ Theory: ``theory/modal-form.md``.
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -60,7 +61,11 @@ class ModalForm:
 
 
 def modal_form(
-    system: DenseSystem, *, horizon: int | None = None, limit: float = ERROR_LIMIT
+    system: DenseSystem,
+    *,
+    horizon: int | None = None,
+    limit: float = ERROR_LIMIT,
+    held: Callable[[DiagonalSystem], DiagonalSystem] | None = None,
 ) -> ModalForm:
     """Return the diagonal system with the poles of A that comes closest in the h2 norm.
 
@@ -77,6 +82,9 @@ def modal_form(
         Samples over which the responses are compared; None is infinite.
     limit : float
         Largest relative error that is accepted.
+    held : callable, optional
+        Rounds the poles of a system, to those that some parameters hold for instance. Channels
+        whose error stays within the limit with the rounded poles have these.
 
     Returns
     -------
@@ -126,6 +134,11 @@ def modal_form(
         with contextlib.suppress(UnstableSystemError):  # poles closer to the circle than that
             other, errors = closest(_taken(dense, poor), size, norms[poor], horizon)
             found, relative = _better(found, relative, other, errors, poor)
+    if held is not None:
+        rounded, errors = fitted(dense, held(found), norms, horizon)
+        good = np.flatnonzero(errors <= limit)
+        allowed = np.where(errors <= limit, np.inf, relative)
+        found, relative = _better(found, allowed, _taken(rounded, good), errors[good], good)
     worst = float(relative.max(initial=0.0))
     if not worst <= limit:
         raise AccuracyError(
@@ -151,7 +164,14 @@ def closest(
     modes = poles.system.replace(
         B=used[:, :, None].astype(np.complex128), C=np.zeros_like(poles.system.C)
     )
-    parts = np.array_split(np.arange(len(used)), -(-len(used) // CHANNELS_AT_ONCE))
+    return fitted(dense, modes, norms, horizon)
+
+
+def fitted(
+    dense: DenseSystem, modes: DiagonalSystem, norms: np.ndarray, horizon: int | None
+) -> tuple[DiagonalSystem, np.ndarray]:
+    """Return modes (H,) with the best read-out, and the relative error (H,) that is left."""
+    parts = np.array_split(np.arange(len(norms)), -(-len(norms) // CHANNELS_AT_ONCE))
     C = [_best_read_out(_taken(dense, part), _taken(modes, part), horizon) for part in parts]
     found = modes.replace(C=np.concatenate(C)[:, None, :])
     errors = np.asarray(h2_error(dense, found, horizon=horizon))

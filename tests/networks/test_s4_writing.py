@@ -13,6 +13,7 @@ from test_s4_block import TRANSFORMS, own_kernels
 from ssmred.errors import CheckpointError, OrderError
 from ssmred.networks.adapters.s4_block import S4Adapter
 from ssmred.networks.adapters.s4_settings import S4Settings
+from ssmred.networks.held_poles import held_poles
 from ssmred.systems import DenseSystem, DiagonalSystem
 
 # poles that stay keep their parameters, so only the read-outs are rounded
@@ -125,6 +126,26 @@ def test_poles_that_moved(mode, imag, dtype):
     if low_rank:
         assert not plain.layer.kernel.P.any()
         assert plain.layer.kernel.l_kernel == block.layer.kernel.l_kernel
+
+
+@pytest.mark.parametrize("mode", ["zoh", "bilinear", "dss", "dplr", "dplr made for 60"])
+@pytest.mark.parametrize("imag", ["none", "exp", "relu"])
+def test_a_hundred_heads_with_poles_that_float32_holds(mode, imag):
+    """What `reduce` fits its read-outs to: then they alone are rounded."""
+    options = {"mode": "dplr", "rank": 2} if mode.startswith("dplr") else {"disc": mode}
+    block = BlockV4(100, states=4, imag_transform=imag, **options)
+    if mode.endswith("60"):
+        block.layer.kernel.make_for(60)
+    adapter = S4Adapter(S4Settings(length=60))
+    wanted = new_system(100, np.random.default_rng(11), real_pole=imag == "none")
+    system = held_poles(adapter, block, "core", wanted)
+    np.testing.assert_allclose(system.poles, wanted.poles, rtol=1e-5)
+    assert (system.poles != wanted.poles).any()
+    np.testing.assert_allclose(
+        held_poles(adapter, block, "core", system).poles, system.poles, rtol=1e-14
+    )
+    plain = adapter.from_systems(block, {"core": system})
+    assert errors(plain, {"core": system}, 60) <= ACCURACY[torch.float32]
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])

@@ -236,7 +236,8 @@ def diagonal_modes(
             rate = np.where(A == 0, dt, np.expm1(exponent) / A)
         return np.exp(exponent), B * rate, 2.0
     whole = np.expm1(exponent * (length or 1)) * A
-    share = np.conj(whole) / (np.abs(whole) ** 2 + DSS_FLOOR)
+    with np.errstate(over="ignore"):  # of parameters read under a wrong setting: share is then 0
+        share = np.conj(whole) / (np.abs(whole) ** 2 + DSS_FLOOR)
     return np.exp(exponent), B * np.expm1(exponent) * share, 1.0
 
 
