@@ -29,9 +29,9 @@ def fill_shared_step(
         Real and imaginary parts, as of B, C and the states.
     B : (n, m, 2) float64
     C : (p, n, 2) float64
-    D : (p, m) or (p,) float64
-        A diagonal of ``p = m`` entries is given as ``(p, 1)``; it is told from a full matrix by
-        its shape.
+    D : (p, m) or (p, 1) float64
+        A diagonal is given as a column, with zeros for outputs beyond the m-th; it is told from a
+        full matrix by its shape.
     delayed : bool
         The output sees the state before the update.
     u : (S, m) float
@@ -67,7 +67,8 @@ def fill_shared_step(
             for mode in range(n):
                 answer += C[i, mode, 0] * seen[mode, 0] - C[i, mode, 1] * seen[mode, 1]
             if diagonal:
-                answer += D[i, 0] * drive[i]
+                if i < m:
+                    answer += D[i, 0] * drive[i]
             else:
                 for j in range(m):
                     answer += D[i, j] * drive[j]

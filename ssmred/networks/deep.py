@@ -9,13 +9,19 @@ import torch
 from torch import nn
 
 from ssmred.errors import RequestError, message
-from ssmred.networks.layers import LRU, S4, S4D, S5
+from ssmred.networks.layers import LRU, S4, S4D, S5, LQOLayer
 from ssmred.networks.layers.gates import GATES, Gate
 from ssmred.networks.layers.layer import StateSpaceLayer, check_choice
 
-__all__ = ["FAMILIES", "DeepSSM"]
+__all__ = ["FAMILIES", "DeepLQO", "DeepSSM"]
 
-FAMILIES: dict[str, type[StateSpaceLayer]] = {"s4d": S4D, "s4": S4, "s5": S5, "lru": LRU}
+FAMILIES: dict[str, type[StateSpaceLayer]] = {
+    "s4d": S4D,
+    "s4": S4,
+    "s5": S5,
+    "lru": LRU,
+    "lqo": LQOLayer,
+}
 """Layers by the names that `DeepSSM` takes."""
 
 TWO_WAYS = ("s4", "s5")
@@ -38,15 +44,15 @@ class DeepSSM(nn.Module):
     inputs, outputs : int
         Input features per step, or size of the vocabulary; outputs per sequence or step (classes,
         or numbers for a regression).
-    layer : {"s4d", "s4", "s5", "lru"}
+    layer : {"s4d", "s4", "s5", "lru", "lqo"}
     channels, states, layers : int
-        Width; real states (per channel for "s4d" and "s4", of the whole layer for "s5" and "lru");
+        Width; real states (per channel for "s4d" and "s4", of the whole layer for the others);
         depth.
     encoder : {"linear", "embedding"}
         Whether steps are vectors (batch, T, inputs) or tokens (batch, T).
     norm : {"batch", "layer", "none"}
     prenorm : bool
-    mixing : {"glu", "half-glu", "linear", "gelu", "none"}
+    mixing : {"glu", "half-glu", "linear", "gelu", "tanh", "none"}
         What follows the linear filter; see `Gate`.
     dropout : float
         Dropout probability inside and after every block; whole channels are dropped.
@@ -169,3 +175,56 @@ class DeepSSM(nn.Module):
         if self.pooling == "last":
             return x[..., -1]
         return x.amax(dim=-1)
+
+
+class DeepLQO(DeepSSM):
+    """Stack layers with quadratic outputs: ``x <- x + tanh(lqo(norm(x)))``.
+
+    A `DeepSSM` with layers "lqo" and mixing "tanh": what follows a layer is bounded and has slope 1
+    at most, so that squares do not grow from block to block. B, C and U mix the features.
+
+    Parameters
+    ----------
+    inputs, outputs, channels, states, layers, encoder, norm, dropout, pooling
+        As of `DeepSSM`.
+    rank : int
+        Squares per output; see `LQOLayer`.
+    **layer_options
+        Further arguments of `LQOLayer`.
+
+    Examples
+    --------
+    >>> model = DeepLQO(256, 2, encoder="embedding", channels=8, states=16, layers=2)
+    >>> model(torch.zeros(3, 20, dtype=torch.long)).shape
+    torch.Size([3, 2])
+    """
+
+    def __init__(
+        self,
+        inputs: int,
+        outputs: int,
+        *,
+        channels: int = 64,
+        states: int = 256,
+        layers: int = 4,
+        rank: int = 1,
+        encoder: str = "linear",
+        norm: str = "batch",
+        dropout: float = 0.0,
+        pooling: str | None = "mean",
+        **layer_options: Any,
+    ) -> None:
+        super().__init__(
+            inputs,
+            outputs,
+            layer="lqo",
+            channels=channels,
+            states=states,
+            layers=layers,
+            encoder=encoder,
+            norm=norm,
+            mixing="tanh",
+            dropout=dropout,
+            pooling=pooling,
+            layer_options={"rank": rank, **layer_options},
+        )

@@ -8,8 +8,10 @@ import numpy as np
 import torch
 from scipy.fft import next_fast_len
 from torch import nn
+from torch.nn import functional
 
 from ssmred.errors import OrderError, ShapeError, message
+from ssmred.kernels.scan import scan_states
 from ssmred.kernels.shared_step import fill_shared_step
 from ssmred.networks.filters import LinearFilter
 from ssmred.networks.ragged import as_complex, check_tensors, power_tables, to_pairs
@@ -31,8 +33,8 @@ class SharedSSM(LinearFilter):
     B : (n, m) complex
     C : (p, n) complex
         Holds the factor 2 of a half spectrum.
-    D : (p, m) or (p,) float, optional
-        ``(p,)`` is a diagonal, for ``p = m``. Zeros by default.
+    D : (p, m) or (m,) float, optional
+        ``(m,)`` is a diagonal, which reaches the first m outputs, for ``p >= m``. Zeros by default.
     delayed : bool
         Whether the output sees the state before the update.
 
@@ -40,7 +42,7 @@ class SharedSSM(LinearFilter):
     ----------
     poles, B, C : nn.Parameter, (n, 2), (n, m, 2), (p, n, 2) float64
         Real and imaginary parts.
-    D : nn.Parameter, (p, m) or (p,) float64
+    D : nn.Parameter, (p, m) or (m,) float64
 
     Raises
     ------
@@ -72,12 +74,12 @@ class SharedSSM(LinearFilter):
         fits = fits and arrays[1].shape[0] == n and arrays[2].shape[1] == n
         m, p = (arrays[1].shape[1], arrays[2].shape[0]) if fits else (0, 0)
         direct = np.zeros((p, m)) if D is None else np.array(_plain(D), dtype=np.float64)
-        if not fits or direct.shape not in ((p, m), (p,) if p == m else (p, m)):
+        if not fits or direct.shape not in ((p, m), (m,) if p >= m else (p, m)):
             raise ShapeError(
                 message(
                     "SharedSSM",
                     "the arrays do not fit each other",
-                    expected="poles (n,), B (n, m), C (p, n), D (p, m), or (p,) where p = m",
+                    expected="poles (n,), B (n, m), C (p, n), D (p, m), or (m,) where p >= m",
                     got=f"{[a.shape for a in arrays]} and {direct.shape}",
                 )
             )
@@ -153,7 +155,7 @@ class SharedSSM(LinearFilter):
         if mask is None:
             mask = (poles != 0) | (B != 0).any(axis=1) | (C != 0).any(axis=0)
         D = system.D.reshape(p, m)
-        if p == m and not D[~np.eye(m, dtype=bool)].any():
+        if p >= m and not D[~np.eye(p, m, dtype=bool)].any():
             D = np.diagonal(D)
         return cls(poles[mask], B[mask], C[:, mask], D, delayed=not system.is_post_update)
 
@@ -167,12 +169,12 @@ class SharedSSM(LinearFilter):
             where the layer is delayed.
         """
         poles, B, C = (as_complex(pairs)[None] for pairs in (self.poles, self.B, self.C))
-        D = self.D.detach().cpu().numpy()
+        D = self._direct().detach().cpu().numpy()
         return DiagonalSystem(
             poles,
             B,
             C,
-            (np.diag(D) if D.ndim == 1 else D.copy())[None],
+            D.copy()[None],
             recurrence="standard" if self.delayed else "post-update",
             real_output=True,
         )
@@ -186,10 +188,16 @@ class SharedSSM(LinearFilter):
         low, start = power_tables(self.poles, block, rows)
         return (start[:, :, None] * low[:, None, :]).reshape(len(low), rows * block)[:, :T]
 
+    def _direct(self) -> torch.Tensor:
+        """Return D as a matrix, (p, m)."""
+        if self.D.ndim == 2:
+            return self.D
+        return functional.pad(torch.diag(self.D), (0, 0, 0, self.outputs - self.inputs))
+
     def kernel(self, T: int) -> torch.Tensor:
         """Return the first T impulse-response samples, (p, m, T) float64; D is part of ``h_0``."""
         B, C = torch.view_as_complex(self.B), torch.view_as_complex(self.C)
-        D = torch.diag(self.D) if self.D.ndim == 1 else self.D
+        D = self._direct()
         late = int(self.delayed)
         weighted = B[:, :, None] * self._powers(max(int(T) - late, 0))[:, None, :]  # (n, m, T)
         response = (C @ weighted.flatten(1)).real.reshape(self.outputs, self.inputs, -1)
@@ -209,23 +217,39 @@ class SharedSSM(LinearFilter):
 
         Notes
         -----
-        ``O(n (m + p) T + n T log T)`` per sequence: the state of every mode is a convolution.
+        ``O(n (m + p) T)`` per sequence, the recurrence itself in a compiled loop, on CPU where no
+        gradients are wanted; elsewhere the state of every mode is a convolution by FFT.
         """
         self._check_signal(u)
-        length = u.shape[-1]
-        size = next_fast_len(max(2 * length - 1, 1))
         signal = u.to(torch.float64)
-        direct = self.D[:, None] * signal if self.D.ndim == 1 else self.D @ signal
+        if self.D.ndim == 1:
+            silent = (0, 0, 0, self.outputs - self.inputs)
+            direct = functional.pad(self.D[:, None] * signal, silent)
+        else:
+            direct = self.D @ signal
         if not len(self.poles):  # nothing to transform
             return direct.to(u.dtype)
-        spectrum = self._remembered((length,), lambda: torch.fft.fft(self._powers(length), n=size))
-        drive = torch.view_as_complex(_matmul_pairs(self.B, signal))
-        x = torch.fft.ifft(torch.fft.fft(drive, n=size) * spectrum, n=size)[..., :length]
+        drive = _matmul_pairs(self.B, signal)
+        x = torch.view_as_complex(self._states(drive))
         if self.delayed:
             x = torch.cat([torch.zeros_like(x[..., :1]), x[..., :-1]], dim=-1)
         seen = torch.cat([x.real, -x.imag], dim=-2)
         y = torch.cat([self.C[..., 0], self.C[..., 1]], dim=-1) @ seen
         return (y + direct).to(u.dtype)
+
+    def _states(self, drive: torch.Tensor) -> torch.Tensor:
+        """Return the states (..., n, T, 2) that B u drives, which may be overwritten."""
+        learning = torch.is_grad_enabled() and (drive.requires_grad or self.poles.requires_grad)
+        if drive.device.type == "cpu" and not learning:
+            drive = drive.detach().contiguous()
+            poles = self.poles.detach().numpy()
+            scan_states(poles, drive.numpy().reshape(-1, *drive.shape[-3:]))
+            return drive
+        length = drive.shape[-2]
+        size = next_fast_len(max(2 * length - 1, 1))
+        spectrum = self._remembered((length,), lambda: torch.fft.fft(self._powers(length), n=size))
+        x = torch.fft.fft(torch.view_as_complex(drive), n=size) * spectrum
+        return torch.view_as_real(torch.fft.ifft(x, n=size)[..., :length])
 
     # Streaming -----------------------------------------------------------------------------------
 
@@ -273,7 +297,8 @@ class SharedSSM(LinearFilter):
         plain = u.dtype in (torch.float32, torch.float64) and u.device.type == "cpu"
         if plain and not learning and self.D.device.type == "cpu":
             poles, B, C, D = (tensor.detach().numpy() for tensor in stored)
-            D = D[:, None] if D.ndim == 1 else D
+            if D.ndim == 1:
+                D = np.pad(D, (0, self.outputs - self.inputs))[:, None]
             before = state.detach().numpy()
             after = before if in_place else np.empty(before.shape)
             y = np.empty((len(u), self.outputs), u.detach().numpy().dtype)
@@ -284,7 +309,7 @@ class SharedSSM(LinearFilter):
         drive = torch.view_as_complex(_matmul_pairs(self.B, signal[..., None]))[..., 0]
         x = old * torch.view_as_complex(self.poles) + drive
         y = ((old if self.delayed else x) @ torch.view_as_complex(self.C).T).real
-        y = y + (self.D * signal if self.D.ndim == 1 else signal @ self.D.T)
+        y = y + signal @ self._direct().T
         after = torch.view_as_real(x)
         return y.to(u.dtype), state.copy_(after) if in_place else after
 
@@ -297,8 +322,8 @@ class SharedSSM(LinearFilter):
     def _check_stored(self, stored: dict[str, torch.Tensor], prefix: str) -> None:
         n = stored["poles"].shape[0] if stored["poles"].ndim else 0
         direct = (self.outputs, self.inputs)
-        if self.inputs == self.outputs and stored["D"].ndim == 1:  # diagonal
-            direct = (self.outputs,)
+        if self.inputs <= self.outputs and stored["D"].ndim == 1:  # diagonal
+            direct = (self.inputs,)
         shapes = {
             "poles": (n, 2),
             "B": (n, self.inputs, 2),
@@ -317,7 +342,7 @@ class SharedSSM(LinearFilter):
 
     @classmethod
     def _blank(cls, *, inputs: int, outputs: int, diagonal: bool, delayed: bool) -> SharedSSM:
-        D = np.zeros(outputs) if diagonal else None
+        D = np.zeros(inputs) if diagonal else None
         empty = np.zeros(0), np.zeros((0, inputs)), np.zeros((outputs, 0))
         return cls(*empty, D, delayed=delayed)
 

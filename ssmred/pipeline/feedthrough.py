@@ -15,7 +15,15 @@ from ssmred.reductors import Reduction
 from ssmred.systems import DiagonalSystem
 from ssmred.systems.linear import LinearSystem, of_kind
 
-__all__ = ["DIAGONAL", "FEEDTHROUGHS", "FULL", "has_diagonal", "moved_modes", "with_diagonal"]
+__all__ = [
+    "DIAGONAL",
+    "FEEDTHROUGHS",
+    "FULL",
+    "has_diagonal",
+    "moved_modes",
+    "shapes_direct",
+    "with_diagonal",
+]
 
 FULL, DIAGONAL = "full", "diagonal"
 FEEDTHROUGHS = (FULL, DIAGONAL)
@@ -23,11 +31,19 @@ FEEDTHROUGHS = (FULL, DIAGONAL)
 
 
 def has_diagonal(system: LinearSystem) -> bool:
-    """Tell whether D is a diagonal matrix, of several inputs and as many outputs."""
-    size = system.inputs
-    if size == 1 or size != system.outputs:
+    """Tell whether D is a diagonal matrix, of several inputs and at least as many outputs."""
+    if system.inputs == 1 or system.inputs > system.outputs:
         return False
-    return not np.any(system.D * (1.0 - np.eye(size)))
+    return not np.any(system.D * (1.0 - np.eye(system.outputs, system.inputs)))
+
+
+def shapes_direct(system: LinearSystem, feedthrough: str) -> bool:
+    """Tell whether the D of a reduced layer is to stay diagonal.
+
+    Further outputs than inputs are those that a layer squares: they have no direct term, ever.
+    """
+    squared = system.outputs > system.inputs
+    return (feedthrough != FULL or squared) and has_diagonal(system)
 
 
 def moved_modes(reduction: Reduction) -> np.ndarray:
@@ -43,8 +59,8 @@ def with_diagonal(reduction: Reduction, root: SquareRoot, modes: np.ndarray) -> 
     Parameters
     ----------
     reduction : Reduction
-        Of a diagonal system (H,) with real outputs, m inputs and m outputs; C and D are the best
-        ones in the metric.
+        Of a diagonal system (H,) with real outputs, m inputs and at least as many outputs, of which
+        D reaches the first m; C and D are the best ones in the metric.
     root : SquareRoot
         The metric.
     modes : (H, n) bool
@@ -59,16 +75,18 @@ def with_diagonal(reduction: Reduction, root: SquareRoot, modes: np.ndarray) -> 
     lost = np.zeros(len(change))
     for h, D in enumerate(system.D.real):
         columns = root.fixed + np.flatnonzero(modes[h].repeat(2))
-        L = np.eye(len(D)) if root.mixing is None else root.mixing[h]
+        L = np.eye(D.shape[0]) if root.mixing is None else root.mixing[h]
         X, followers, lost[h] = _project(root.factor[h], root.fixed, columns, D, L)
-        change[h, : len(D)] = -X
-        change[h, len(D) : len(D) + len(columns)] = followers
+        change[h, : D.shape[1]] = -X
+        change[h, D.shape[1] : D.shape[1] + len(columns)] = followers
     claim = reduction.claim
     if claim is not None:
         value = np.hypot(claim.value, lost)
         claim = replace(claim, value=value, theorem="diagonal-feedthrough")
     system = change_read_out(system, change)
-    system = system.replace(D=system.D * np.eye(system.inputs))  # rounding of X off the diagonal
+    system = system.replace(
+        D=system.D * np.eye(system.outputs, system.inputs)
+    )  # rounding of X off the diagonal
     return replace(reduction, system=system, claim=claim)
 
 
@@ -82,10 +100,11 @@ def _project(
     upper = scipy.linalg.qr(np.hstack([states, R[:, :inputs]]), mode="r")[0]
     k = int(alive.sum())
     direct = upper[k:, k:]  # what the inputs add to the modes
+    m = D.shape[1]
     M, S = direct.T @ direct, L @ L.T
-    rest = D.T - np.diag(np.diag(D))
-    own = np.linalg.lstsq(M * S, np.diag(M @ rest @ S), rcond=None)[0]
-    X = rest - np.diag(own)
+    X = D.T * (1.0 - np.eye(*D.T.shape))
+    own = np.linalg.lstsq(M * S[:m, :m], np.diagonal(M @ X @ S), rcond=None)[0]
+    X[:, :m] -= np.diag(own)
     followers = np.zeros((len(columns), len(D)))
     solved = scipy.linalg.solve_triangular(upper[:k, :k], upper[:k, k:] @ X)
     followers[alive] = solved / lengths[alive, None]

@@ -16,7 +16,7 @@ from ssmred.errors import DataError
 from ssmred.gramians import InputMoments, OutputMetric, OutputSensitivity
 from ssmred.networks import ImportedLayer, ImportedNetwork
 from ssmred.networks.sensing import inputs_of, sensitivities
-from ssmred.pipeline.feedthrough import FULL, has_diagonal, moved_modes, with_diagonal
+from ssmred.pipeline.feedthrough import FULL, moved_modes, shapes_direct, with_diagonal
 from ssmred.pipeline.measured import h2_root, measured, united, usable, with_read_out
 from ssmred.pipeline.methods import ALTERNATING, SUBSET, reductor_of
 from ssmred.reductors import Reduction, ReductionPath, SubsetPath, SubsetReductor, allocate
@@ -154,7 +154,7 @@ class DataFreeRemoval:
         """Return a reduction with its last read-out."""
         if self.fit:
             reduction = held(layer, reduction)
-        shaped = self.feedthrough != FULL and has_diagonal(reduction.full)
+        shaped = shapes_direct(reduction.full, self.feedthrough)
         if not (self.fit or shaped):
             return reduction
         root = h2_root(united(reduction), self.horizon)
@@ -228,7 +228,7 @@ class CalibratedRemoval:
 
     def _reduction(self, path: SubsetPath, kept: np.ndarray) -> Reduction:
         reduction = path.reduction(kept)
-        if self.feedthrough == FULL or reduction.kept is None or not has_diagonal(path.system):
+        if reduction.kept is None or not shapes_direct(path.system, self.feedthrough):
             return reduction
         return with_diagonal(reduction, path.root, reduction.kept)
 
@@ -308,7 +308,7 @@ class CalibratedMove:
                 metric = OutputMetric(moments, metric.sensitivity)
             root = metric.square_root(union)
             fitted = with_read_out(reduction, root, metric.name)
-            if self.feedthrough != FULL and has_diagonal(layer.system):
+            if shapes_direct(layer.system, self.feedthrough):
                 fitted = with_diagonal(fitted, root, moved_modes(fitted))
             cut = Cut(self.network, (*cut.reductions, fitted))
         return cut

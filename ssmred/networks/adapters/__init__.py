@@ -68,10 +68,11 @@ def known_families() -> str:
     return ", ".join(dict.fromkeys(adapter.family for adapter in _ADAPTERS))
 
 
-from ssmred.networks.adapters import dss, lru, s4_block, s4d, s5  # noqa: E402  (they need the above)
+from ssmred.networks.adapters import dss, lqo, lru, s4_block, s4d, s5  # noqa: E402  (they need the above)
 
 for _adapter in (
     lru.LRUAdapter(),
+    lqo.LQOAdapter(),
     s5.S5Adapter(),
     s4_block.S4Adapter(),
     dss.DSSAdapter(),

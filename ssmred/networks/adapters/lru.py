@@ -24,7 +24,7 @@ from ssmred.networks.adapters.shared_checks import Candidate, Rounding
 from ssmred.networks.adapters.shared_tensors import LayerTensors, layer_prefix, prefixes
 from ssmred.systems import DiagonalSystem
 
-__all__ = ["LRUAdapter", "LRUSettings", "read_lru", "recognises_tensors"]
+__all__ = ["LRUAdapter", "LRUSettings", "read_lru", "recognises_tensors", "ring_parameters"]
 
 RATES = frozenset({"nu_log", "theta_log", "D"})
 GAMMA, START = "gamma_log", "x0_param"
@@ -130,23 +130,8 @@ class LRUAdapter(SharedStateAdapter):
         modes: int,
     ) -> dict[str, np.ndarray]:
         """Return the tensors of a layer that has so many modes and computes what is wanted."""
-        where = "LRUAdapter.from_systems"
-        radius = np.abs(wanted.poles)
-        if not (radius < 1).all():
-            raise CheckpointError(
-                message(
-                    where,
-                    f"the pole {wanted.poles[int(np.argmax(radius))]:.6g} has no parameters",
-                    expected="poles inside the unit circle: exp(-exp(nu_log)) is below 1",
-                )
-            )
         room = modes - wanted.modes
-        with np.errstate(divide="ignore"):
-            decay = np.minimum(-np.log(radius), NEVER)
-            theta = np.log(np.mod(np.angle(wanted.poles), 2 * np.pi))
-        nu = np.pad(np.log(decay), (0, room))
-        theta = np.pad(np.maximum(theta, NO_ANGLE), (0, room))
-        gamma = 0.5 * np.log(-np.expm1(-2.0 * np.exp(nu)))
+        nu, theta, gamma = ring_parameters(wanted.poles, room, "LRUAdapter.from_systems")
         scale = np.exp(gamma) if GAMMA in tensors else np.ones(modes)
         B = np.pad(wanted.B, ((0, room), (0, 0))) / scale[:, None]
         C = np.pad(wanted.C[CORE], ((0, 0), (0, room))) / (2.0 if settings.doubled else 1.0)
@@ -167,6 +152,33 @@ class LRUAdapter(SharedStateAdapter):
         state = getattr(module, "state", None)
         if isinstance(state, torch.Tensor):
             module.state = state.new_zeros((*state.shape[:-1], modes))
+
+
+def ring_parameters(
+    poles: np.ndarray, room: int, where: str
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return nu_log, theta_log and gamma_log of poles, and of so many idle modes after them.
+
+    Raises
+    ------
+    CheckpointError
+        If a pole is not inside the unit circle.
+    """
+    radius = np.abs(poles)
+    if not (radius < 1).all():
+        raise CheckpointError(
+            message(
+                where,
+                f"the pole {poles[int(np.argmax(radius))]:.6g} has no parameters",
+                expected="poles inside the unit circle: exp(-exp(nu_log)) is below 1",
+            )
+        )
+    with np.errstate(divide="ignore"):
+        decay = np.minimum(-np.log(radius), NEVER)
+        theta = np.log(np.mod(np.angle(poles), 2 * np.pi))
+    nu = np.pad(np.log(decay), (0, room))
+    theta = np.pad(np.maximum(theta, NO_ANGLE), (0, room))
+    return nu, theta, 0.5 * np.log(-np.expm1(-2.0 * np.exp(nu)))
 
 
 def _candidate(layer: LayerTensors, settings: LRUSettings) -> Candidate:

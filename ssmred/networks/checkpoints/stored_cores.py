@@ -49,7 +49,7 @@ def read_core(
     if kind == "SharedSSM":
         settings = {"inputs": own["B"].shape[1], "outputs": own["C"].shape[0],
                     "diagonal": own["D"].ndim == 1, "delayed": delayed}  # fmt: skip
-        if settings["diagonal"] and settings["inputs"] != settings["outputs"]:
+        if settings["diagonal"] and settings["inputs"] > settings["outputs"]:
             raise CheckpointError(
                 message(
                     "inspect",

@@ -9,7 +9,7 @@ from ssmred.networks.layers.layer import check_choice
 
 __all__ = ["GATES", "Gate"]
 
-GATES = ("glu", "half-glu", "linear", "gelu", "none")
+GATES = ("glu", "half-glu", "linear", "gelu", "tanh", "none")
 
 
 class Gate(nn.Module):
@@ -18,8 +18,9 @@ class Gate(nn.Module):
     Parameters
     ----------
     channels : int
-    kind : {"glu", "half-glu", "linear", "gelu", "none"}
-        ``(W x + b) sigmoid(V x + c)``; ``x sigmoid(W x + b)``; ``W x + b``; ``x``; nothing at all.
+    kind : {"glu", "half-glu", "linear", "gelu", "tanh", "none"}
+        ``(W x + b) sigmoid(V x + c)``; ``x sigmoid(W x + b)``; ``W x + b``; ``x``; ``tanh(y)`` in
+        place of the activation; nothing at all.
         The first two are the full and the half GLU of the S5 and LRU papers.
     dropout : float
         Drops whole channels, all steps alike.
@@ -30,7 +31,7 @@ class Gate(nn.Module):
         self.kind = check_choice(kind, GATES, "gate", "Gate")
         if kind == "none":
             return
-        self.activation = nn.GELU()
+        self.activation = nn.Tanh() if kind == "tanh" else nn.GELU()
         self.dropout = nn.Dropout1d(dropout) if dropout > 0.0 else nn.Identity()
         if kind == "glu":
             self.output_linear = nn.Sequential(nn.Conv1d(channels, 2 * channels, 1), nn.GLU(dim=-2))
@@ -42,7 +43,7 @@ class Gate(nn.Module):
         if self.kind == "none":
             return y
         x = self.dropout(self.activation(y))
-        if self.kind == "gelu":
+        if self.kind in ("gelu", "tanh"):
             return x
         if self.kind == "half-glu":
             return x * torch.sigmoid(self.output_linear(x))

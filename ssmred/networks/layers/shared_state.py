@@ -49,7 +49,11 @@ class SharedStateLayer(StateSpaceLayer):
             x = torch.fft.ifft(torch.fft.fft(x, n=size) * spectrum)[..., :length]
             part = read_out.real @ x.real - read_out.imag @ x.imag
             y = y + (part.flip(-1) if number else part)
-        return y + self.D.unsqueeze(-1) * u
+        return self.read(y, u)
+
+    def read(self, filtered: torch.Tensor, u: torch.Tensor) -> torch.Tensor:
+        """Return the output for what C reads of the states, (..., P, T), and the input."""
+        return filtered + self.D.unsqueeze(-1) * u
 
     def initial_state(self, batch: int = 1) -> torch.Tensor:
         """Return the zero state of `batch` streams, (batch, P) complex128."""
@@ -76,11 +80,11 @@ class SharedStateLayer(StateSpaceLayer):
             If the layer is bidirectional.
         """
         self._check_step(u, state, self.D.numel())
-        poles, B, C, D = self._step_terms()
+        poles, B, C, _ = self._step_terms()
         signal = u.double()
         state = poles * state + signal.to(B.dtype) @ B.T
-        y = (state @ C.T).real + D * signal
-        return y.to(u.dtype), state
+        filtered = (state @ C.T).real.unsqueeze(-1)
+        return self.read(filtered, signal.unsqueeze(-1))[..., 0].to(u.dtype), state
 
     def to_systems(self) -> dict[str, LinearSystem]:
         """Return ``{"core": system}`` and, if bidirectional, ``"backward"``.

@@ -1,0 +1,352 @@
+"""Layers with quadratic outputs: sequences, steps, systems, reduction and writing back."""
+
+import copy
+
+import numpy as np
+import pytest
+import torch
+
+import ssmred
+from ssmred.certify import InputSet
+from ssmred.errors import CheckpointError, OrderError, RequestError
+from ssmred.networks import StreamingNetwork, adapter_for, export, export_plain, import_network
+from ssmred.networks.deep import DeepLQO
+from ssmred.networks.layers import LQOLayer, parameter_groups
+from ssmred.networks.layers.lqo import quadratic_system
+from ssmred.norms import h2_error, h2_norm
+from ssmred.pipeline.feedthrough import has_diagonal
+from ssmred.pipeline.removal import CalibratedMove, CalibratedRemoval, DataFreeRemoval
+from ssmred.reductors import BalancedReductor, QuadraticBalancedReductor
+from ssmred.systems import QuadraticOutputSystem
+from ssmred.systems.stacking import stacked_states
+
+T = 40
+
+
+def made(seed, *, channels=3, states=8, rank=1, dtype=torch.float64):
+    torch.manual_seed(seed)
+    layer = LQOLayer(channels, states, rank=rank, r_min=0.3, r_max=0.95).to(dtype)
+    return layer.eval()
+
+
+def network(seed, *, layers=2, norm="batch", pooling="mean", channels=4, rank=1):
+    torch.manual_seed(seed)
+    model = DeepLQO(
+        2, 3, channels=channels, states=12, layers=layers, rank=rank, norm=norm, pooling=pooling,
+        r_min=0.3, r_max=0.95,
+    )  # fmt: skip
+    model.double().train()
+    with torch.no_grad():
+        model(torch.randn(20, T, 2, dtype=torch.float64))  # running averages of the norms
+        for layer in model.layers:
+            layer.U_re.mul_(0.5), layer.U_im.mul_(0.5)
+    return model.eval()
+
+
+# --- the layer -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("rank", [1, 3])
+@torch.no_grad()
+def test_sequences_steps_and_the_sum_written_out(rank, dtype):
+    layer = made(0, rank=rank, dtype=dtype)
+    u = torch.randn(2, 3, T, dtype=dtype)
+    whole, state, steps = layer(u), layer.initial_state(2), []
+    for k in range(T):
+        y, state = layer.step(u[..., k], state)
+        steps.append(y)
+    scale = whole.abs().max()
+    limit = 1e-12 if dtype == torch.float64 else 1e-5
+    assert (torch.stack(steps, -1) - whole).abs().max() <= limit * scale
+    nu, theta = layer.nu_log.double().numpy(), layer.theta_log.double().numpy()
+    poles = np.exp(-np.exp(nu) + 1j * np.exp(theta))
+    B = np.exp(layer.gamma_log.double().numpy())[:, None] * (layer.B_re + 1j * layer.B_im).numpy()
+    C, U = (
+        (getattr(layer, f"{n}_re").double() + 1j * getattr(layer, f"{n}_im").double()).numpy()
+        for n in "CU"
+    )
+    x, D = np.zeros(4, complex), layer.D.double().numpy()
+    for k in range(T):
+        now = u[0, :, k].double().numpy()
+        x = poles * x + B @ now
+        wanted = (C @ x).real + D * now + ((U @ x).real ** 2).sum(axis=0)
+        assert np.abs(whole[0, :, k].numpy() - wanted).max() <= limit * float(scale)
+
+
+def test_the_layer_learns():
+    torch.manual_seed(0)
+    u = torch.randn(64, 1, 30)
+    wanted = (u.roll(1, -1) * u)[..., 5:]
+    layer = LQOLayer(1, 16, rank=2)
+    optimiser = torch.optim.AdamW(parameter_groups(layer, 1e-2))
+    first = None
+    for _ in range(400):
+        loss = ((layer(u)[..., 5:] - wanted) ** 2).mean()
+        first = first or loss.item()
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+    assert loss.item() < 0.5 * min(first, float((wanted**2).mean()))  # no linear layer gets below
+
+
+@pytest.mark.theorem("lqo-layer")
+@pytest.mark.parametrize("rank", [1, 2])
+def test_the_system_answers_as_the_layer(rank):
+    layer = made(1, rank=rank)
+    u = torch.randn(1, 3, T, dtype=torch.float64)
+    system = layer.to_system()
+    assert isinstance(system, QuadraticOutputSystem)
+    assert (system.order, system.outputs, system.factors[0].shape) == (8, 3, (3, 8, rank))
+    y = system.simulate(u[0].numpy().T)
+    wanted = layer(u)[0].detach().numpy().T
+    assert np.abs(y - wanted).max() <= 1e-12 * np.abs(wanted).max()
+    assert (np.linalg.eigvalsh(system.matrices()) >= -1e-12).all()
+    assert export(layer).outputs == (1 + rank) * 3  # the filter, as for every layer
+
+
+def test_arguments():
+    with pytest.raises(OrderError, match="even"):
+        LQOLayer(3, 7)
+    with pytest.raises(OrderError, match="rank >= 1"):
+        LQOLayer(3, 8, rank=0)
+    with pytest.raises(RequestError, match="norm"):
+        DeepLQO(2, 2, norm="group")
+    system = made(0).to_systems()["core"]
+    with pytest.raises(OrderError, match=r"4 times as many outputs as channels.*got 6"):
+        quadratic_system(system, 3)
+    with pytest.raises(OrderError, match="no filter before squares"):
+        quadratic_system(system.replace(D=np.ones_like(system.D)), 1)
+
+
+# --- theory --------------------------------------------------------------------------------------
+
+
+def reduced_by_the_pipeline(layer, removal):
+    """Return the filter that a removal makes of a layer, and the full one."""
+    net = import_network(torch.nn.Sequential(layer))
+    cut = removal(net)
+    (reduction,) = cut.reductions
+    return net.layers[0].system, reduction
+
+
+@pytest.mark.theorem("lqo-layer")
+@pytest.mark.parametrize("rank", [1, 2])
+@pytest.mark.parametrize("method", ["subset", "balanced", "modal"])
+def test_the_best_linear_read_out_of_the_filter_is_the_best_of_the_layer(method, rank):
+    """Against any other read-out of the same states, and the one fitted to the quadratic error."""
+    layer = made(2, rank=rank)
+    full, reduction = reduced_by_the_pipeline(
+        layer, lambda net: DataFreeRemoval(net, T, method=method).cut(4)
+    )
+    system = reduction.system
+    assert not system.D[:, 3:].any()
+    assert has_diagonal(system)
+    one, two = (quadratic_system(s, rank) for s in (full, system))
+    error = h2_error(one, two, horizon=T)
+    rng = np.random.default_rng(0)
+    for size in (1e-3, 1e-2, 0.1):
+        for _ in range(10):
+            C = system.C.copy()
+            shift = rng.normal(size=C[:, 3:].shape) + 1j * rng.normal(size=C[:, 3:].shape)
+            C[:, 3:] += size * shift
+            assert h2_error(one, quadratic_system(system.replace(C=C), rank), horizon=T) >= error
+
+
+@pytest.mark.theorem("lqo-layer")
+def test_balancing_with_quadratic_gramians_is_balancing_of_scaled_rows():
+    layer = made(3)
+    full = layer.to_systems()["core"]
+    p = 3
+    rows = [h2_norm(full.replace(C=full.C[:, [j]], D=full.D[:, [j]]))[0] for j in range(p, 2 * p)]
+    scale = np.concatenate([np.ones(p), rows])[:, None]
+    scaled = full.replace(C=scale * full.C, D=scale * full.D)
+    reduced = BalancedReductor(form="dense").reduce(scaled, order=2).system
+    wanted = QuadraticBalancedReductor().reduce(layer.to_system(), order=4).system
+    back = reduced.replace(C=reduced.C / scale, D=reduced.D / scale)
+    C, U = back.C[0, :p], back.C[0, p:]
+    got = QuadraticOutputSystem(
+        back.A[0], back.B[0], C, (U[:, :, None],), back.D[0, :p], recurrence="post-update"
+    )
+    u = np.random.default_rng(0).normal(size=(T, 3))
+    one, two = got.simulate(u), wanted.simulate(u)
+    assert np.abs(one - two).max() <= 1e-8 * np.abs(two).max()
+
+
+@pytest.mark.theorem("lqo-layer")
+def test_squares_of_moduli_are_not_closed_under_the_best_read_out():
+    """Rank 2 rows u, -i u on two modes, of which one is kept."""
+    layer = made(4, channels=1, states=4, rank=2)
+    with torch.no_grad():  # z_2 = Re(-i u x)
+        layer.U_re[1], layer.U_im[1] = layer.U_im[0], -layer.U_re[0]
+    _, reduction = reduced_by_the_pipeline(
+        layer, lambda net: DataFreeRemoval(net, None, method="subset").cut(2)
+    )
+    one, two = reduction.system.C[0, 1:]
+    used = np.abs(one) > 0
+    assert used.sum() == 1
+    form = [[one.real @ one.real, -one.real @ one.imag], [0, one.imag @ one.imag]]
+    other = [[two.real @ two.real, -two.real @ two.imag], [0, two.imag @ two.imag]]
+    M = np.add(form, other)
+    assert abs(M[0, 0] - M[1, 1]) > 1e-3 * np.abs(M).max()  # a modulus gives a multiple of 1
+
+
+def test_the_union_of_states_is_what_removal_compares():
+    layer = made(5)
+    system = layer.to_systems()["core"]
+    both = stacked_states(system, system)
+    assert both.order == 2 * system.order
+
+
+# --- networks ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("rank", [1, 2])
+def test_drop_ins_answer_as_the_network(rank):
+    model = network(0, rank=rank)
+    x = torch.randn(5, T, 2, dtype=torch.float64)
+    imported = import_network(model)
+    with torch.no_grad():
+        wanted, got = model(x), imported.model(x)
+    assert (wanted - got).abs().max() <= 1e-12 * wanted.abs().max()
+    core = imported.core("layers.0")
+    assert core.D.shape == (4,)  # no zeros are stored for the squared rows
+    assert sum(p.numel() for p in core.parameters()) == 12 // 2 * 2 * (1 + 4 + 4 + 4 * rank) + 4
+
+
+@pytest.mark.parametrize("method", ["subset", "balanced"])
+@pytest.mark.parametrize("calibrated", [True, False])
+def test_reduced_networks_come_back_in_their_classes(method, calibrated):
+    model = network(1)
+    x = torch.randn(60, T, 2, dtype=torch.float64)
+    sight = {"data": x} if calibrated else {"horizon": T}
+    result = ssmred.reduce(
+        model, states=0.5, method=method, guarantee="layer", progress=False, **sight
+    )
+    assert result.states[0] <= 12
+    plain = export_plain(model, result.model)
+    assert all(isinstance(layer, LQOLayer) for layer in plain.layers)
+    with torch.no_grad():
+        wanted, got = result.model(x), plain(x)
+    assert (wanted - got).abs().max() <= 1e-9 * wanted.abs().max()
+    core = import_network(result.model).layers[0].system
+    assert not core.D[:, 4:].any()
+
+
+def test_keeping_everything_changes_nothing():
+    model = network(2)
+    x = torch.randn(60, T, 2, dtype=torch.float64)
+    for removal in (
+        DataFreeRemoval(import_network(model), T),
+        CalibratedRemoval(import_network(model), x, seed=0),
+        CalibratedMove(import_network(model), x, method="balanced", horizon=T, seed=0),
+    ):
+        with torch.no_grad():
+            assert (removal.cut(24).model(x) - model(x)).abs().max() <= 1e-10
+
+
+def test_steps_stream():
+    model = network(3, pooling=None)
+    result = ssmred.reduce(model, states=0.5, horizon=T, guarantee="layer", progress=False)
+    x = torch.randn(1, T, 2, dtype=torch.float64)
+    stream = StreamingNetwork(result.model)
+    with torch.no_grad():
+        whole = result.model(x)
+        steps = torch.stack([stream.step(x[:, k]) for k in range(T)], dim=1)
+    assert (steps - whole).abs().max() <= 1e-10 * whole.abs().max()
+
+
+def test_saved_networks_load(tmp_path):
+    model = network(4)
+    result = ssmred.reduce(model, states=0.5, horizon=T, guarantee="layer", progress=False)
+    result.save(tmp_path / "small")
+    again = ssmred.load(tmp_path / "small")
+    x = torch.randn(3, T, 2, dtype=torch.float64)
+    with torch.no_grad():
+        assert (again.model(x) - result.model(x)).abs().max() == 0
+
+
+def worst_gap(model, reduced, inputs):
+    with torch.no_grad():
+        return float((model(inputs) - reduced(inputs)).norm(dim=-1).max())
+
+
+def corners(rng, count):
+    """Return noise, corners, resonant sines and constants within [-1, 1]."""
+    kinds = [
+        rng.uniform(-1, 1, (count, T, 2)),
+        rng.choice([-1.0, 1.0], (count, T, 2)),
+        np.sign(np.sin(rng.uniform(0, 3.1, (count, 1, 2)) * np.arange(T)[None, :, None])),
+        np.ones((1, T, 2)),
+    ]
+    return torch.from_numpy(np.concatenate(kinds))
+
+
+def check_bound(seed):
+    rng = np.random.default_rng(seed)
+    layers, pooling = int(rng.integers(1, 4)), ["mean", "last", None][int(rng.integers(3))]
+    norm = ["batch", "none"][int(rng.integers(2))]
+    model = network(seed, layers=layers, norm=norm, pooling=pooling, rank=int(rng.integers(1, 3)))
+    result = ssmred.reduce(
+        model, states=0.5, horizon=T, inputs=InputSet.box(-1.0, 1.0), guarantee="worst-case",
+        method=str(rng.choice(["subset", "balanced"])), progress=False,
+    )  # fmt: skip
+    inputs = corners(rng, 20)
+    with torch.no_grad():
+        gaps = (model(inputs) - result.model(inputs)).flatten(1).norm(dim=-1)
+    bound = result.certificate.bound * result.certificate.scale
+    assert float(gaps.max()) > 0
+    assert float(gaps.max()) <= bound
+
+
+@pytest.mark.theorem("lqo-layer")
+@pytest.mark.parametrize("seed", range(12))
+def test_worst_case_bounds_hold(seed):
+    check_bound(seed)
+
+
+@pytest.mark.slow
+@pytest.mark.theorem("lqo-layer")
+@pytest.mark.parametrize("start", range(12, 500, 61))
+def test_worst_case_bounds_of_five_hundred_networks_hold(start):
+    for seed in range(start, start + 61):
+        check_bound(seed)
+
+
+# --- bad input -----------------------------------------------------------------------------------
+
+
+def test_damaged_layers_are_named():
+    layer = made(0)
+    adapter = adapter_for(layer)
+    assert adapter.family == "lqo"
+    broken = copy.deepcopy(layer)
+    with torch.no_grad():
+        broken.U_re[0, 0, 0] = float("nan")
+    with pytest.raises(CheckpointError, match="U_re holds nan or inf"):
+        adapter.to_systems(broken)
+    with torch.no_grad():
+        layer.nu_log[2] = -50.0
+    with pytest.raises(CheckpointError, match="not inside the unit circle"):
+        adapter.to_systems(layer)
+
+
+def test_what_cannot_be_written():
+    layer = made(0)
+    adapter = adapter_for(layer)
+    system = adapter.to_systems(layer)["core"]
+    with pytest.raises(OrderError, match="an even number >= 8"):
+        adapter.from_systems(layer, {"core": system}, states=6)
+    with pytest.raises(CheckpointError, match="cannot hold this system"):
+        adapter.from_systems(layer, {"core": system.replace(D=np.ones_like(system.D))})
+    with pytest.raises(CheckpointError, match="other filters"):
+        adapter.from_systems(layer, {"backward": system})
+    with pytest.raises(CheckpointError, match="has no parameters"):
+        adapter.from_systems(
+            layer, {"core": system.replace(poles=1.5 * system.poles / abs(system.poles))}
+        )
+    wide = adapter.from_systems(layer, {"core": system}, states=12)
+    u = torch.randn(1, 3, T, dtype=torch.float64)
+    with torch.no_grad():
+        assert (wide(u) - layer(u)).abs().max() <= 1e-12 * layer(u).abs().max()
+    assert wide.nu_log.shape == (6,)
