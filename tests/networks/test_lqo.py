@@ -77,17 +77,15 @@ def test_sequences_steps_and_the_sum_written_out(rank, dtype):
 def test_the_layer_learns():
     torch.manual_seed(0)
     u = torch.randn(64, 1, 30)
-    wanted = (u.roll(1, -1) * u)[..., 5:]
+    wanted = ((u.roll(1, -1) + u) ** 2)[..., 5:]
     layer = LQOLayer(1, 16, rank=2)
     optimiser = torch.optim.AdamW(parameter_groups(layer, 1e-2))
-    first = None
-    for _ in range(400):
+    for _ in range(300):
         loss = ((layer(u)[..., 5:] - wanted) ** 2).mean()
-        first = first or loss.item()
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()
-    assert loss.item() < 0.5 * min(first, float((wanted**2).mean()))  # no linear layer gets below
+    assert loss.item() < 0.1 * wanted.var().item()  # what no linear layer explains is all of it
 
 
 @pytest.mark.theorem("lqo-layer")

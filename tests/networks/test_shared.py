@@ -197,7 +197,7 @@ def test_broken_state_dicts_name_the_key():
         "B": good["B"][:, :2],
         "C": good["C"].float(),
         "poles": good["poles"] * float("nan"),
-        "D": good["D"][0],
+        "D": good["D"][:, 0],
     }.items():
         with pytest.raises(CheckpointError, match=rf"SharedSSM: .*{key}"):
             copy.deepcopy(layer).load_state_dict(good | {key: value})

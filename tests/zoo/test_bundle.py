@@ -148,13 +148,17 @@ def reduced_and_written(name: str, method: str, *, calibrated: bool) -> tuple[to
 @pytest.mark.parametrize("family", ["s4", "s4d", "s5", "lru"])
 @pytest.mark.parametrize("method", ["subset", "balanced"])
 def test_written_back_networks_answer_as_the_reduced_ones(family: str, method: str) -> None:
-    """In the classes' float32 parameters; run in float64, as the S4D class convolves less well."""
+    """In the classes' float32 parameters; run in float64, as the S4D class convolves less well.
+
+    Each layer is within 1e-6 of its system (the next test), and what they are off by adds up.
+    """
     name = f"fashion-mnist-{family}"
     reduced, plain = reduced_and_written(name, method, calibrated=True)
     x = zoo.load(name)[1].test.inputs[:64].double()
     with torch.no_grad():
         wanted, found = reduced.double()(x), plain.double()(x)
-    assert (found - wanted).abs().max() <= 1e-6 * wanted.abs().max()
+    allowed = 1e-6 * len(plain.layers)
+    assert (found - wanted).abs().max() <= allowed * wanted.abs().max()
 
 
 @pytest.mark.slow
@@ -162,6 +166,8 @@ def test_written_back_networks_answer_as_the_reduced_ones(family: str, method: s
     ("name", "method"),
     [
         ("fashion-mnist-s4", "subset"),  # its low-rank layers come back with other poles
+        ("fashion-mnist-s5", "subset"),
+        ("fashion-mnist-lru", "subset"),
         ("fashion-mnist-s5", "balanced"),
         ("fashion-mnist-lru", "balanced"),
         ("fashion-mnist-s4d", "subset"),

@@ -37,7 +37,8 @@ SHAPES = {
 class LQOAdapter(LayerAdapter):
     """Translate layers ``y = Re(C x) + D u + sum_r Re(U_r x)^2``.
 
-    Their filter has outputs ``(C, U)``; the squares come after it.
+    Their filter has outputs ``(C, U)``; the squares come after it. Theory:
+    ``theory/lqo-layer.md``.
     """
 
     family = "lqo"
