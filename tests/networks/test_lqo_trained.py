@@ -1,4 +1,4 @@
-"""The trained networks with quadratic outputs in `benchmarks/networks` do what their records say."""
+"""The trained networks with quadratic outputs in `benchmarks/networks` do what records say."""
 
 import json
 import sys
