@@ -47,7 +47,7 @@ FAR = 1e-2
 DIFFERENCE = 1e-5
 """Step of the central differences of gradients."""
 
-FLATTEST = 1e-9
+FLATTEST = 1e-6
 """Curvatures below this share of the largest are those of free factors of the rows."""
 
 ROUNDING = 1e-14

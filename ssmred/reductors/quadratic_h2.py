@@ -28,6 +28,9 @@ FORMS = ("dense", "diagonal")
 EXACT = 1e-12
 """A start with a smaller relative error is returned: no search resolves what is left."""
 
+ROUNDING = 1e-15
+"""Squared errors that differ by less, relative to the energy of the system, count as equal."""
+
 DESCENT_STEPS = 5
 """Quasi-Newton steps for every step of the two-sided iteration, which costs more."""
 
@@ -42,7 +45,7 @@ class QuadraticH2Reductor(QuadraticReductor):
     ----------
     method : {"tsia", "descent", "both"}
         The two-sided iteration; descent over poles and B, with the best C, D and M at every step;
-        or the iteration and descent from the best of its models.
+        or the iteration, and descent from the best of its models and from the start.
     form : {"dense", "diagonal"}
         In which form the reduced system comes back.
     horizon : int, optional
@@ -155,49 +158,48 @@ class _H2Path(QuadraticPath):
             return replace(start, converged=True)
         energy = math.sqrt(self.objective.energy)
         if order == 0 or start.bound.value <= EXACT * energy:
-            return self._finished(start, start.system, True) or start
+            return self._finished(start, start.system, True)
         begin = modal_states(start.system.A, start.system.B, self.objective.real)
-        candidates = []
+        candidates = [(start.system, False)]
         if begin is not None and len(begin.poles):
             states, converged = self._states(begin)
             linear = states.system(self.system.linear)
             system = with_best_read_out(self.system, linear, horizon=self.horizon)
-            candidates.append(self._finished(start, system, converged))
-        kept = self._finished(start, start.system, False)
-        if kept is None and candidates == [None]:  # neither has eigenvectors: say so
-            by_modes(start.system)
-        usable = [one for one in (*candidates, kept) if one is not None]
-        return min(usable, key=lambda one: float(one.bound.value))  # the first of equals
+            candidates.insert(0, (system, converged))
+        finished = []
+        for number, (system, converged) in enumerate(candidates, 1):
+            try:
+                finished.append(self._finished(start, system, converged))
+            except AccuracyError:  # no diagonal form: another candidate may have one
+                if number == len(candidates) and not finished:
+                    raise
+        return min(finished, key=lambda one: float(one.bound.value))  # the first of equals
 
     def _states(self, begin: ModalStates) -> tuple[ModalStates, bool]:
         """Return the best states that the search finds, and whether it came to rest there."""
         objective, wish = self.objective, self.reductor
         if objective.stable:
             begin = begin.mirrored(objective.continuous)
-        converged = False
+        starts, found = [begin], []
         if wish.algorithm != "descent":
             passed = quadratic_two_sided(objective, begin, rtol=wish.rtol, steps=wish.steps)
-            begin, converged = passed.states, passed.converged
+            starts, found = [passed.states, begin], [passed]
         if wish.algorithm != "tsia":
-            ended = quadratic_descent(
-                objective, begin, rtol=wish.rtol, steps=DESCENT_STEPS * wish.steps
-            )
-            begin, converged = ended.states, ended.converged
-        return begin, converged
+            most = DESCENT_STEPS * wish.steps
+            ends = [quadratic_descent(objective, one, rtol=wish.rtol, steps=most) for one in starts]
+            found = [*ends, *found]
+        level = min(one.value for one in found) + ROUNDING * objective.energy
+        # of those that rounding does not tell apart, one that came to rest
+        best = max((one for one in found if one.value <= level), key=lambda one: one.converged)
+        return best.states, best.converged
 
     def _finished(
         self, start: QuadraticReduction, system: QuadraticOutputSystem, converged: bool
-    ) -> QuadraticReduction | None:
-        """Return a system in the form that was asked for, None where its eigenvectors are no use.
-
-        The error is that of the system as it is stored.
-        """
+    ) -> QuadraticReduction:
+        """Return a system in the form that was asked for, with its error as it is stored."""
         condition = None
         if self.reductor.form == "diagonal":
-            try:
-                system, condition = by_modes(system)
-            except AccuracyError:
-                return None
+            system, condition = by_modes(system)
         return replace(
             start,
             system=system,

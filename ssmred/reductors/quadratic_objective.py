@@ -111,7 +111,14 @@ class QuadraticObjective:
         self.matrices = work.M if work.factors is None else None
 
     def __call__(self, poles: np.ndarray, rows: np.ndarray) -> Evaluation:
-        """Evaluate one model, poles (r,), rows (r, m), pairs written out."""
+        """Evaluate one model, poles (r,), rows (r, m), pairs written out.
+
+        J is nan where the states of the model overflow within the horizon.
+        """
+        with np.errstate(over="ignore", invalid="ignore"):
+            return self._evaluated(poles, rows)
+
+    def _evaluated(self, poles: np.ndarray, rows: np.ndarray) -> Evaluation:
         poles, rows = np.ascontiguousarray(poles) + 0j, np.ascontiguousarray(rows) + 0j
         value = self.energy
         by_poles, by_rows = np.zeros_like(poles), np.zeros_like(rows)
@@ -316,7 +323,10 @@ def _inverse(P: np.ndarray) -> np.ndarray:
     """Return the inverse of a Gramian, its rows brought to one size; of dependent rows a part."""
     sizes = np.sqrt(np.diagonal(P).real)
     sizes = np.where(sizes > 0, sizes, 1.0)
-    values, vectors = np.linalg.eigh(P / np.outer(sizes, sizes))
+    scaled = P / np.outer(sizes, sizes)
+    if not np.isfinite(scaled).all():
+        return np.full_like(P, np.nan)
+    values, vectors = np.linalg.eigh(scaled)
     kept = values > DEPENDENT * values.max(initial=0.0)
     vectors = vectors[:, kept] / sizes[:, None]
     return (vectors / values[kept]) @ adjoint(vectors)

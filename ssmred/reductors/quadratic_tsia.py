@@ -77,7 +77,7 @@ def quadratic_two_sided(
     ``theory/quadratic-h2.md``, 5.
     """
     best, value, converged, unstable, idle = start, np.inf, False, 0, 0
-    states, left_the_set = start, False
+    states = start
     for _ in range(steps):
         found = objective(*states.written_out())
         if not np.isfinite(found.value):
@@ -89,7 +89,6 @@ def quadratic_two_sided(
         projected = _projected(objective, states, found.X, found.Z)
         if projected is None or len(projected.poles) == 0:
             break
-        # a mirrored model is no fixed point: what it maps to lies outside
         left_the_set = objective.stable and bool(
             np.any(projected.margins(objective.continuous) <= 0)
         )
@@ -102,8 +101,9 @@ def quadratic_two_sided(
         if left_the_set:
             unstable += 1
             projected = projected.mirrored(objective.continuous)
-            if np.any(projected.margins(objective.continuous) <= 0):
-                break
+            on_the_boundary = np.any(projected.margins(objective.continuous) <= 0)
+            if on_the_boundary or _distance(states, projected, objective.continuous) <= rtol:
+                break  # at rest, but not at a fixed point
         states = projected
     return Iteration(best, value, converged, unstable)
 
