@@ -5,7 +5,6 @@ Theory: ``theory/quadratic-h2.md``.
 
 from __future__ import annotations
 
-import numpy as np
 from numba import njit, prange
 
 from ssmred.kernels.gramian import kernel_gap, stable_gap
@@ -15,11 +14,12 @@ __all__ = ["fill_pole_sums"]
 
 @njit(cache=True, parallel=True, error_model="numpy")
 def fill_pole_sums(full, poles, continuous, terms, sums, slopes):
-    """Fill ``sums_ij = sum_{k < terms} z^k``, ``z = l_i conj(m_j)``, and the slopes by ``conj(m_j)``.
+    """Fill ``sums_ij = sum_{k < terms} z^k``, ``z = l_i conj(m_j)``, and their slopes.
 
-    full (n,), poles (r,), sums and slopes (n, r), complex128. terms 0 stands for infinity, where
-    all ``|z| < 1``; continuous time knows no other: ``-1 / (l_i + conj(m_j))``. Finite sums are
-    doubled along the bits of ``terms``: no division by ``1 - z``, so z may be 1, or beyond.
+    full (n,), poles (r,), sums and slopes (n, r), complex128; slopes are derivatives by
+    ``conj(m_j)``. terms 0 stands for infinity, where all ``|z| < 1``; continuous time knows no
+    other: ``-1 / (l_i + conj(m_j))``. Finite sums are doubled along the bits of ``terms``: no
+    division by ``1 - z``, so z may be 1, or beyond.
     """
     r = poles.shape[0]
     top = 0

@@ -203,9 +203,7 @@ def _one_descent(
     energy = objective.energy if objective.energy > 0 else 1.0
     used, best = 0, Descent(start, np.inf, False)
     for _ in range(RESTARTS):
-        parameters = Parameters(
-            start, continuous=objective.continuous, stable=objective.stable
-        )
+        parameters = Parameters(start, continuous=objective.continuous, stable=objective.stable)
         bounds = parameters.bounds()
 
         def valued(x: np.ndarray, parameters: Parameters = parameters) -> tuple[float, np.ndarray]:
@@ -284,9 +282,7 @@ def _limits(bounds: Bounds) -> tuple[np.ndarray, np.ndarray]:
     return low, high
 
 
-def _steepest(
-    x: np.ndarray, gradient: np.ndarray, bounds: Bounds
-) -> float:
+def _steepest(x: np.ndarray, gradient: np.ndarray, bounds: Bounds) -> float:
     """Return the largest derivative, without those that push against a bound."""
     moved = np.clip(x - gradient, *_limits(bounds)) - x
     return float(np.abs(moved).max(initial=0.0))

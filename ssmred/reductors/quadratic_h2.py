@@ -116,9 +116,9 @@ class _H2Path(QuadraticPath):
     """Hold the balanced bases, from which every search starts, and what was found."""
 
     def __init__(self, full: QuadraticOutputSystem, reductor: QuadraticH2Reductor) -> None:
-        self.starts = QuadraticBalancedReductor(
-            read_out="best", horizon=reductor.horizon
-        ).path(full)
+        self.starts = QuadraticBalancedReductor(read_out="best", horizon=reductor.horizon).path(
+            full
+        )
         super().__init__(full, self.starts.system, reductor.horizon)
         self.reductor = reductor
         self.found: dict[int, QuadraticReduction] = {}

@@ -98,7 +98,7 @@ class QuadraticObjective:
             self.reach: _Reach = _Modes(linear.poles, self.continuous)
         elif horizon is None:
             A = linear.to_dense().A.astype(np.complex128)
-            T, Q = schur(A, output="complex")
+            T, Q = schur(A, output="complex")[:2]
             self.reach = _Triangle(T, self.continuous)
             work = _turned(work, T, Q)
         else:
@@ -346,9 +346,7 @@ def _turned(work: QuadraticOutputSystem, T: np.ndarray, Q: np.ndarray) -> Quadra
     turned = DenseSystem(
         T, adjoint(Q) @ linear.B, linear.C @ Q, linear.D, linear.dt, recurrence=linear.recurrence
     )
-    return QuadraticOutputSystem.of(
-        turned, projected_forms(work, Q), convention=work.convention
-    )
+    return QuadraticOutputSystem.of(turned, projected_forms(work, Q), convention=work.convention)
 
 
 def _transposed(matrices: np.ndarray) -> np.ndarray:
