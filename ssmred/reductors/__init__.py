@@ -9,6 +9,7 @@ from ssmred.reductors.modal_form import ModalForm, modal_form
 from ssmred.reductors.path import ReductionPath
 from ssmred.reductors.quadratic import QuadraticPath, QuadraticReduction
 from ssmred.reductors.quadratic_balanced import QuadraticBalancedReductor
+from ssmred.reductors.quadratic_h2 import QuadraticH2Reductor
 from ssmred.reductors.quadratic_read_out import with_best_read_out
 from ssmred.reductors.quadratic_subset import QuadraticSubsetReductor
 from ssmred.reductors.reduction import ErrorBound, Projection, Reduction
@@ -31,6 +32,7 @@ __all__ = [
     "ModalReductor",
     "Projection",
     "QuadraticBalancedReductor",
+    "QuadraticH2Reductor",
     "QuadraticPath",
     "QuadraticReduction",
     "QuadraticSubsetReductor",

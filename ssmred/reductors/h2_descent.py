@@ -14,7 +14,7 @@ from ssmred.systems.dense import DenseSystem
 from ssmred.systems.diagonal import DiagonalSystem
 from ssmred.systems.diagonalisation import CONDITION_LIMIT, diagonalised
 
-__all__ = ["descended"]
+__all__ = ["descended", "moved_across"]
 
 TINY = 1e-8
 """Least modulus of a pole in discrete time: at 0 the logarithm has no value, and the post-update
@@ -78,7 +78,7 @@ def descended(
         squares[todo[better]], settled[todo[better]] = found[better], done[better]
         if not real:
             break
-        now, counts, crossed = _crossed(now, counts)
+        now, counts, crossed = moved_across(now, counts)
         going = np.flatnonzero(crossed & better & ~done)
         if going.size == 0:
             break
@@ -128,7 +128,7 @@ def _one_descent(
     return model, found, done & np.isfinite(found)
 
 
-def _crossed(
+def moved_across(
     half: DiagonalSystem, counts: np.ndarray
 ) -> tuple[DiagonalSystem, np.ndarray, np.ndarray]:
     """Return starts with the closest poles that meet moved across the real axis, and where.

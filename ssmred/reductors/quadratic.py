@@ -45,6 +45,8 @@ class QuadraticReduction:
         Roots of the eigenvalues of P Q that decided.
     condition : float, optional
         Condition number of the eigenvectors, where the reduced system was diagonalised.
+    converged : bool, optional
+        Whether an iterative method came to rest at this system; None where nothing is iterated.
     """
 
     full: QuadraticOutputSystem
@@ -55,6 +57,7 @@ class QuadraticReduction:
     kept: np.ndarray | None = None
     values: np.ndarray | None = None
     condition: float | None = None
+    converged: bool | None = None
 
 
 class QuadraticPath(ReductionPath):

@@ -15,7 +15,7 @@ from ssmred.reductors.quadratic_read_out import projected_forms, with_best_read_
 from ssmred.systems.diagonalisation import diagonalised
 from ssmred.systems.quadratic import QuadraticOutputSystem
 
-__all__ = ["QuadraticBalancedReductor"]
+__all__ = ["QuadraticBalancedReductor", "by_modes"]
 
 FORMS = ("dense", "diagonal")
 READ_OUTS = ("projected", "best")
@@ -108,7 +108,7 @@ class _BalancedPath(QuadraticPath):
             system = QuadraticOutputSystem.of(linear, M, convention=self.system.convention)
         if self.reductor.form == "dense":
             return self._result(system, order)
-        system, condition = _by_modes(system)
+        system, condition = by_modes(system)
         return self._result(system, order, condition)
 
     def _result(
@@ -125,7 +125,7 @@ class _BalancedPath(QuadraticPath):
         )
 
 
-def _by_modes(system: QuadraticOutputSystem) -> tuple[QuadraticOutputSystem, float]:
+def by_modes(system: QuadraticOutputSystem) -> tuple[QuadraticOutputSystem, float]:
     """Return the same system with a diagonal A, and the condition of the eigenvectors."""
     linear, r = system.linear.to_dense(), system.order
     # the states as further outputs come back as the eigenvectors

@@ -14,7 +14,7 @@ from ssmred.kernels.h2_descent import _evaluated
 from ssmred.networks import import_network
 from ssmred.norms import h2_error, h2_norm
 from ssmred.reductors import BalancedReductor, H2OptimalReductor
-from ssmred.reductors.h2_descent import _crossed, _one_descent
+from ssmred.reductors.h2_descent import _one_descent, moved_across
 from ssmred.systems import DenseSystem, DiagonalSystem
 
 pytestmark = pytest.mark.theorem("h2-optimality")
@@ -295,7 +295,7 @@ def test_real_poles_that_come_to_zero_change_sign_and_never_are_zero():
     """Layers are post-update: a pole 0 has no such form. Two real poles, one of them negative."""
     poles = np.array([[0.9, -0.6, 1e-12]])
     start = DiagonalSystem(poles, np.ones((1, 3, 1)), np.ones((1, 1, 3)), dt=1.0, real_output=True)
-    moved, counts, crossed = _crossed(start, np.array([3]))
+    moved, counts, crossed = moved_across(start, np.array([3]))
     assert crossed.all()
     assert counts.tolist() == [3]
     assert moved.poles[0, :2].tolist() == [0.9, -0.6]
