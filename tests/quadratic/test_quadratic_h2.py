@@ -9,6 +9,7 @@ from ssmred.errors import ShapeError, UnstableSystemError, UnsupportedOperationE
 from ssmred.kernels.quadratic_descent import fill_pole_sums
 from ssmred.norms import h2_error, h2_norm
 from ssmred.reductors import (
+    H2OptimalReductor,
     QuadraticBalancedReductor,
     QuadraticH2Reductor,
     with_best_read_out,
@@ -459,3 +460,52 @@ def test_what_is_refused():
     for options in ({"method": "irka"}, {"form": "input"}):
         with pytest.raises(ShapeError, match="not known"):
             QuadraticH2Reductor(**options)
+
+
+def test_without_quadratic_outputs_it_is_the_linear_descent():
+    for seed in range(6):
+        full = real_system(seed, n=12, m=2, p=2, continuous=bool(seed % 2))
+        full = full.replace(M=np.zeros_like(full.M))
+        found = QuadraticH2Reductor(method="descent").reduce(full, order=4)
+        linear = H2OptimalReductor(algorithm="gradient").reduce(full.linear, order=4)
+        np.testing.assert_allclose(found.bound.value, linear.h2_error, rtol=1e-6)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_degenerate_systems(method):
+    """Poles at 0 and at the boundary, repeated ones, Jordan blocks, no input, extreme scales."""
+    rng = np.random.default_rng(0)
+    factors = (normal(rng, 2, 6, 1),)
+    close = np.array([1 - 1e-12, 1 - 1e-9, 0.5, 0.3, -0.2, (1 - 1e-10) * np.exp(0.3j)])
+    plain = quadratic_system(1, FORMS[1], n=6)
+    shift = QuadraticOutputSystem(
+        np.diag(np.ones(3), 1),
+        rng.standard_normal((4, 1)),
+        rng.standard_normal((1, 4)),
+        np.diag([1.0, 2.0, 3.0, 4.0]),
+        recurrence="post-update",
+    )
+    jordan = 0.5 * np.eye(3) + np.diag(np.ones(2), 1)
+    ending = [[0.0], [0.0], [1.0]], [[1.0, 0.0, 0.0]], np.eye(3)
+    systems = [
+        QuadraticOutputSystem(close, normal(rng, 6, 2), normal(rng, 2, 6), factors),
+        QuadraticOutputSystem(
+            np.zeros(6), normal(rng, 6, 2), normal(rng, 2, 6), factors, recurrence="post-update"
+        ),
+        shift,
+        shift.replace(recurrence="standard"),
+        QuadraticOutputSystem(np.full(6, 0.5), normal(rng, 6, 2), normal(rng, 2, 6), factors),
+        QuadraticOutputSystem(jordan, *ending),
+        plain.replace(B=np.zeros((6, 2))),
+        plain.replace(B=1e8 * plain.B),
+        plain.replace(B=1e-100 * plain.B),
+        plain.replace(C=np.zeros((2, 6))),
+    ]
+    for full in systems:
+        for horizon in (None, 1, 2, 50):
+            start = QuadraticBalancedReductor(read_out="best", horizon=horizon)
+            start = start.reduce(full, order=1)
+            found = QuadraticH2Reductor(method=method, horizon=horizon).reduce(full, order=1)
+            assert found.bound.value <= start.bound.value
+            if horizon is None:
+                assert is_stable(found.system.linear)
