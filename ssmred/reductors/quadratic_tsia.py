@@ -19,9 +19,6 @@ __all__ = ["Iteration", "quadratic_two_sided"]
 CONDITION_LIMIT = 1e12
 """A product ``W^* V`` worse than this ends the iteration."""
 
-PATIENCE = 10
-"""Steps in a row, each worse than the best one, after which the iteration is given up."""
-
 RESOLUTION = 1e-14
 """J that differ by less, relative to the energy of the system, count as equal: the latest counts as
 the best."""
@@ -76,16 +73,14 @@ def quadratic_two_sided(
     fixed point is not stationary. Cost of a step: one evaluation and O(n r^2). Theory:
     ``theory/quadratic-h2.md``, 5.
     """
-    best, value, converged, unstable, idle = start, np.inf, False, 0, 0
+    best, value, converged, unstable = start, np.inf, False, 0
     states = start
     for _ in range(steps):
         found = objective(*states.written_out())
         if not np.isfinite(found.value):
             break
         if found.value <= value + RESOLUTION * objective.energy:
-            best, value, idle = states, min(value, found.value), 0
-        else:
-            idle += 1
+            best, value = states, min(value, found.value)
         projected = _projected(objective, states, found.X, found.Z)
         if projected is None or len(projected.poles) == 0:
             break
@@ -95,8 +90,6 @@ def quadratic_two_sided(
         moved = _distance(states, projected, objective.continuous)
         if not left_the_set and moved <= rtol:
             converged = best is states
-            break
-        if idle >= PATIENCE:
             break
         if left_the_set:
             unstable += 1

@@ -4,7 +4,7 @@ import numpy as np
 
 from ssmred.systems import QuadraticOutputSystem
 
-__all__ = ["FORMS", "normal", "quadratic_system"]
+__all__ = ["FORMS", "TIMES", "in_time", "normal", "plain", "quadratic_system"]
 
 FORMS = [
     (kind, stored, convention, real_output)
@@ -14,6 +14,12 @@ FORMS = [
     for real_output in (True, False)
 ]
 """Kind of A, how M is given, convention, real_output."""
+
+TIMES = [
+    ("standard", None), ("standard", 7), ("post-update", None), ("post-update", 7),
+    ("continuous", None),
+]  # fmt: skip
+"""Recurrence or continuous time, horizon."""
 
 
 def normal(rng, *shape):
@@ -48,3 +54,18 @@ def quadratic_system(seed, form, *, n=3, m=2, p=2, rank=2, batch=(), radius=0.8,
         convention=convention,
         **options,
     )
+
+
+def in_time(seed, form, time, horizon=None, **options):
+    """Return a random system; beyond the stability boundary where the horizon is finite."""
+    if time != "continuous":
+        radius = options.pop("radius", 0.85 if horizon is None else 1.1)
+        return quadratic_system(seed, form, radius=radius, recurrence=time, **options)
+    system = quadratic_system(seed, form, **options)
+    shift = 1.1 if system.A.ndim == 1 else 1.1 * np.eye(system.order)
+    return system.replace(A=system.A - shift, D=np.zeros_like(system.D), dt=0.0)
+
+
+def plain(system):
+    """Return real matrices of a real system, any other as it is."""
+    return system.realified() if system.is_real else system
