@@ -109,6 +109,23 @@ def by_layers_alone(method: str, *, squares: bool) -> Making:
     return making
 
 
+def divided_without_data(
+    network: ImportedNetwork, data: torch.Tensor, horizon: int, seed: int
+) -> Callable[[int], Cut]:
+    """Remove by the data, but divide the states among the layers by the layers alone.
+
+    Sensitivities hold for small changes; divided by them, the last layers lose all their states.
+    """
+    calibrated = CalibratedRemoval(network, data, seed=seed)
+    alone = DataFreeRemoval(network, horizon)
+
+    def cut(states: int) -> Cut:
+        kept = allocate(alone.paths, alone.weights, states=states)
+        return calibrated.cut_to([2 * int(modes.sum()) for modes in kept])
+
+    return cut
+
+
 def random_modes(
     network: ImportedNetwork, data: torch.Tensor, horizon: int, seed: int
 ) -> Callable[[int], Cut]:
@@ -135,6 +152,7 @@ def random_modes(
 
 METHODS: dict[str, Making] = {
     "subset, calibrated": lambda n, x, T, seed: CalibratedRemoval(n, x, seed=seed).cut,
+    "subset, calibrated, divided without data": divided_without_data,
     "balanced, calibrated": lambda n, x, T, seed: (
         CalibratedMove(n, x, method="balanced", horizon=T, seed=seed).cut
     ),
@@ -301,7 +319,7 @@ def spread(rows: list[dict[str, Any]], method: str, share: float) -> str:
     found = changes(rows, method, share)
     if not found:
         return "-"
-    seeds = "" if len(found) == len(SEEDS) else f", {len(found)} seed"
+    seeds = "" if len(found) == len(SEEDS) else f", {len(found)} of {len(SEEDS)} seeds"
     return f"{np.mean(found):+.2f} ({min(found):+.2f} to {max(found):+.2f}{seeds})"
 
 
