@@ -9,7 +9,7 @@ import mpmath as mp
 import numpy as np
 from subset_numpy import s4d_layer
 
-from ssmred.systems import DenseSystem, DiagonalSystem
+from ssmred.systems import DenseSystem, DiagonalSystem, QuadraticOutputSystem
 
 DIGITS = 200  # working precision: 60 digits are left after Gramians of condition 1e140
 
@@ -64,6 +64,18 @@ def hard_cases() -> dict[str, DiagonalSystem]:
 
 def _exact(values: np.ndarray) -> list[Any]:
     return [mp.mpc(v.real, v.imag) for v in values]
+
+
+def quadratic(order: int, channels: int) -> QuadraticOutputSystem:
+    """Return complex poles at random, as many quadratic outputs of rank 2 as inputs."""
+    rng = np.random.default_rng(0)
+
+    def normal(*shape: int) -> np.ndarray:
+        return rng.standard_normal(shape) + 1j * rng.standard_normal(shape)
+
+    poles = rng.uniform(0.5, 0.99, order) * np.exp(1j * rng.uniform(-np.pi, np.pi, order))
+    factors = normal(channels, order, 2), normal(channels, order, 2)
+    return QuadraticOutputSystem(poles, normal(order, channels), normal(channels, order), factors)
 
 
 @cache

@@ -25,10 +25,11 @@ from timing import (
 )
 
 from ssmred.gramians import hankel_singular_values
-from ssmred.norms import hinf_norm
+from ssmred.norms import h2_norm, hinf_norm
 from ssmred.reductors import BalancedReductor
+from ssmred.reductors.quadratic_subset import quadratic_removal_errors
 from ssmred.report import table
-from ssmred.systems import DenseSystem, DiagonalSystem
+from ssmred.systems import DenseSystem, DiagonalSystem, QuadraticOutputSystem
 
 KEPT = 16
 NOTE = (
@@ -74,6 +75,39 @@ def batched(channels: int, states: int, sample: int, least: float) -> list[list[
         row(cut, balanced, balanced_peers, 4),
         row(f"{cut}, objects looped", balanced, {"pyMOR": pymor_balanced}, 100),
     ]
+
+
+def numpy_quadratic(system: QuadraticOutputSystem) -> tuple[float, np.ndarray]:
+    """Return the norm and the errors of all single removals, all M_j multiplied out."""
+    poles, B, C = system.A, system.B, system.C
+    M = system.matrices()
+    P = (B @ B.conj().T) / (1 - np.outer(poles, poles.conj()))
+    seen = M @ P
+    energy = np.trace(C @ P @ C.conj().T).real + np.sum(seen * np.swapaxes(seen, -1, -2)).real
+    distance = 1 / np.diagonal(np.linalg.inv(P)).real
+    images = np.einsum("pij,pji->i", seen, M).real
+    inner = np.sum(np.abs(np.diagonal(M, axis1=-2, axis2=-1)) ** 2, axis=0)
+    costs = distance * (np.sum(np.abs(C) ** 2, axis=0) + 2 * images - distance * inner)
+    return float(np.sqrt(energy)), np.sqrt(np.maximum(costs, 0.0))
+
+
+def quadratic(order: int, channels: int, least: float) -> list[str]:
+    """Measure the norm and all single removals of one system with quadratic outputs."""
+    system = cases.quadratic(order, channels)
+
+    def ours() -> tuple[object, np.ndarray]:
+        return h2_norm(system), quadratic_removal_errors(system)
+
+    for found, wanted in zip(ours(), numpy_quadratic(system), strict=True):
+        np.testing.assert_allclose(found, wanted, rtol=1e-6)
+    times = {
+        "NumPy, M multiplied out": best_seconds(
+            lambda: numpy_quadratic(system), repeats=3, least=least
+        )
+    }
+    own = median_seconds(ours, repeats=3, least=least)
+    what = f"{order} states, {channels} inputs, {channels} quadratic outputs"
+    return row(f"{what}: norm and errors of all single removals", own, times, 1)
 
 
 def single(order: int, least: float) -> list[str]:
@@ -205,6 +239,7 @@ def measure(*, quick: bool) -> tuple[list[list[str]], str]:
     note = NOTE.format(channels=channels, sample=sample) + " " + machine()
     rows = batched(channels, 64, sample, least)
     rows += [single(order, least) for order in ((100,) if quick else (100, 500))]
+    rows.append(quadratic(*((32, 8) if quick else (256, 64)), least))
     orders = [16, 32] if quick else [16, 32, 64, 128, 256]
     rows += growth(orders, [8, 16] if quick else [64, 256, 1024, 4096], least)
     rows += memory(channels, 64)

@@ -11,7 +11,7 @@ import numpy as np
 
 from ssmred.checks import check_choice
 from ssmred.errors import AccuracyError, UnsupportedOperationError, message
-from ssmred.kernels.cauchy import fill_complex_factor, fill_conjugate_factor
+from ssmred.kernels.cauchy import complex_factor_of, fill_complex_factor, fill_conjugate_factor
 from ssmred.kernels.gramian import (
     fill_gramian,
     fill_orthogonal_factor,
@@ -149,10 +149,9 @@ def cauchy_ldl(
     Notes
     -----
     Level FLOAT. One input: every entry of L and d is accurate to a small multiple of n units in the
-    last place, however ill-conditioned P is. More inputs: the accurate factors of the columns of B
-    are compressed by a QR with sorted rows and pivoted columns; its backward error is small
-    relative to every row and every column of them, not to every entry. For ``real_output`` the
-    Gramian of the complex states. Cost O(n^2) per channel, O(n^3 m) for m > 1. Theory:
+    last place, however ill-conditioned P is. More inputs: a row of B is turned before it is
+    eliminated, which is small relative to what is left of every row, not to every entry. For
+    ``real_output`` the Gramian of the complex states. Cost O(n^2 m) per channel. Theory:
     ``theory/cauchy-ldl.md``.
 
     Examples
@@ -206,14 +205,19 @@ def pivoted_factor(
         ``F[order]`` is lower triangular, its columns graded in descending order.
     order : (..., n) int64
     """
-    n, m, channels = poles.shape[-1], rows.shape[-1], math.prod(poles.shape[:-1])
+    n, channels = poles.shape[-1], math.prod(poles.shape[:-1])
     flat, rows = _flat_rows(poles, rows)
-    weights = rows[..., 0] if m == 1 else np.linalg.norm(rows, axis=-1).astype(np.complex128)
     factor = np.empty((channels, n, n), dtype=np.complex128)
     order = np.empty((channels, n), dtype=np.int64)
-    fill_complex_factor(flat, np.ascontiguousarray(weights), continuous, factor, order)
-    if m != 1:
-        factor, order = _squeezed(_stacked(factor, rows, weights))
+    # powers of two keep the squares in range
+    _, exponents = np.frexp(np.abs(rows).max(axis=(1, 2), initial=0.0)[:, None, None])
+    scaled = np.ldexp(rows.view(np.float64), -exponents).view(np.complex128)
+    if channels == 1:  # wakes no threads, which BLAS would have to compete with
+        complex_factor_of(flat[0], scaled[0], continuous, factor[0], order[0])
+    else:
+        fill_complex_factor(flat, scaled, continuous, factor, order)
+    parts = factor.view(np.float64)
+    np.ldexp(parts, exponents, out=parts)
     return factor.reshape(*poles.shape, n), order.reshape(poles.shape)
 
 
@@ -249,14 +253,15 @@ def conjugate_factor(poles: np.ndarray, rows: np.ndarray, *, continuous: bool) -
         complex_rows = factor[:, 0::2] + 1j * factor[:, 1::2]
         stacked = _stacked(complex_rows, rows, weights)
         parts = np.stack([stacked.real, stacked.imag], axis=2)  # (H, n, 2, m N)
-        factor, _ = _squeezed(np.ascontiguousarray(parts).reshape(channels, 2 * n, -1))
+        factor = _squeezed(np.ascontiguousarray(parts).reshape(channels, 2 * n, -1))
     return factor.reshape(*poles.shape[:-1], 2 * n, 2 * n)
 
 
 def _flat_rows(poles: np.ndarray, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     n, channels = poles.shape[-1], math.prod(poles.shape[:-1])
     flat = np.ascontiguousarray(poles, dtype=np.complex128).reshape(channels, n)
-    return flat, np.asarray(rows, dtype=np.complex128).reshape(channels, n, rows.shape[-1])
+    rows = np.ascontiguousarray(rows, dtype=np.complex128)
+    return flat, rows.reshape(channels, n, rows.shape[-1])
 
 
 def _stacked(factor: np.ndarray, rows: np.ndarray, weights: np.ndarray) -> np.ndarray:
@@ -266,8 +271,8 @@ def _stacked(factor: np.ndarray, rows: np.ndarray, weights: np.ndarray) -> np.nd
     return np.concatenate([factor[..., :0], *columns], axis=-1)
 
 
-def _squeezed(factor: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return a square factor of the same product, and the order of its rows; (H, n, K)."""
+def _squeezed(factor: np.ndarray) -> np.ndarray:
+    """Return a square factor of the same product, (H, n, K)."""
     channels, n, width = factor.shape
     if width < n:
         factor = np.concatenate(
@@ -275,7 +280,7 @@ def _squeezed(factor: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         )
     out, order = np.empty((channels, n, n), dtype=factor.dtype), np.empty((channels, n), np.int64)
     fill_compressed(np.ascontiguousarray(factor), out, order)
-    return out, order
+    return out
 
 
 def diagonal_factor(system: DiagonalSystem, *, horizon: int | None, where: str) -> np.ndarray:

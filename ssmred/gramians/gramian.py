@@ -217,8 +217,8 @@ def controllability_factor(system: AnySystem, *, horizon: int | None = None) -> 
     -----
     P of close poles is numerically singular; its factor still holds the small directions to
     relative accuracy ``eps ||L||`` where a Cholesky factor of P stops at ``sqrt(eps) ||L||``.
-    Diagonal systems, infinite horizon: triangular, O(n^2). Finite horizon: QR of the responses,
-    O(n^2 m T).
+    Diagonal systems, infinite horizon: triangular, several inputs in an order of pivots, O(n^2 m).
+    Finite horizon: QR of the responses, O(n^2 m T).
 
     Examples
     --------

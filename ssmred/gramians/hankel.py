@@ -221,7 +221,7 @@ def _complex_values(
     """Return the values from ``F^T F``, F the pivoted factor for the roots of the residues."""
     channels, n = poles.shape
     factor, order = np.empty((channels, n, n), np.complex128), np.empty((channels, n), np.int64)
-    fill_complex_factor(poles, np.ascontiguousarray(roots), continuous, factor, order)
+    fill_complex_factor(poles, roots[..., None], continuous, factor, order)
     hankel = np.swapaxes(factor, -1, -2) @ factor
     return singular_values(hankel.real if real else hankel, where)
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from ssmred.kernels.blas import blas_threads
 from ssmred.systems.linear import LinearSystem, adjoint
 from ssmred.systems.quadratic import QuadraticOutputSystem
 from ssmred.systems.quadratic_forms import HERMITIAN
@@ -33,7 +34,9 @@ def seen_through(system: QuadraticOutputSystem, L: np.ndarray) -> np.ndarray:
     left = adjoint(L) if hermitian else np.swapaxes(L, -1, -2)
     if system.factors is None:
         return left @ system.M @ L
-    T = np.linalg.qr(left @ np.concatenate(system.factors, axis=-1), mode="r")
+    W = left @ np.concatenate(system.factors, axis=-1)
+    with blas_threads(W.shape[-1]):
+        T = np.linalg.qr(W, mode="r")
     return T @ _halves_swapped(adjoint(T) if hermitian else np.swapaxes(T, -1, -2)) / 2
 
 
@@ -69,7 +72,9 @@ def with_quadratic_rows(system: QuadraticOutputSystem, L: np.ndarray) -> LinearS
         rows = left @ system.M
     else:
         both = np.concatenate(system.factors, axis=-1)
-        T = np.linalg.qr(left @ both, mode="r")
+        W = left @ both
+        with blas_threads(W.shape[-1]):
+            T = np.linalg.qr(W, mode="r")
         rows = T @ _halves_swapped(adjoint(both) if hermitian else np.swapaxes(both, -1, -2)) / 2
     linear = system.linear
     rows = rows.reshape(*system.batch_shape, -1, system.order)

@@ -15,6 +15,7 @@ from numba import njit, prange
 from ssmred.kernels.powers import SPLITTER
 
 __all__ = [
+    "complex_factor_of",
     "conjugate_factor_of",
     "fill_complex_factor",
     "fill_conjugate_factor",
@@ -87,15 +88,14 @@ def _fill_gaps(x, halves, a, continuous, conjugated, plain):
 
 
 @njit(cache=True)
-def _fill_start(poles, weights, x, halves, value, norms, continuous):
-    """Fill real and imaginary parts of poles and weights, and ``|w_i|^2 / (1 - |l_i|^2)``."""
+def _fill_start(poles, x, halves, norms, continuous):
+    """Fill real and imaginary parts of poles, their halves, and ``1 / (1 - |l_i|^2)``."""
     n = poles.shape[0]
     row, other = np.empty((2, 1)), np.empty((2, 1))
     for i in range(n):
         x[0, i], x[1, i] = poles[i].real, poles[i].imag
         halves[0, i], halves[1, i] = _halves(x[0, i])
         halves[2, i], halves[3, i] = _halves(x[1, i])
-        value[0, i], value[1, i] = weights[i].real, weights[i].imag
     for i in range(n):
         _fill_gaps(x[:, i : i + 1], halves[:, i : i + 1], x[:, i], continuous, row, other)
         norms[i] = 1.0 / row[0, 0]
@@ -112,48 +112,115 @@ def _largest(value, norms):
     return best, size
 
 
-@njit(cache=True, parallel=True)
-def fill_complex_factor(poles, weights, continuous, out, order):
-    """Fill F with ``(F F^*)_ij = w_i conj(w_j) / (1 - l_i conj(l_j))``, column k for pole order[k].
+@njit(cache=True, inline="always")
+def _largest_row(value, norms, squares):
+    """Return :func:`_largest` for rows of several entries, value (m, 2, n)."""
+    squares[:] = 0.0
+    for q in range(value.shape[0]):
+        for i in range(value.shape[2]):
+            squares[i] += value[q, 0, i] * value[q, 0, i] + value[q, 1, i] * value[q, 1, i]
+    best, size = -1, 0.0
+    for i in range(norms.shape[0]):
+        pivot = squares[i] * norms[i]
+        if pivot > size:
+            best, size = i, pivot
+    return best
 
-    poles and weights (H, n) complex128, out (H, n, n) complex128, order (H, n) int64. Complete
+
+@njit(cache=True)
+def _turn(value, pivot, w, inner):
+    """Reflect rows so that row ``pivot`` has one entry, its largest one, and return which.
+
+    value (m, 2, n); w (m, 2) and inner (2, n) are space to work in.
+    """
+    m, _, n = value.shape
+    lead, largest, total, filled = 0, -1.0, 0.0, 0
+    for q in range(m):
+        w[q, 0], w[q, 1] = value[q, 0, pivot], -value[q, 1, pivot]
+        square = w[q, 0] * w[q, 0] + w[q, 1] * w[q, 1]
+        total += square
+        if w[q, 0] != 0.0 or w[q, 1] != 0.0:
+            filled += 1
+        if square > largest:
+            lead, largest = q, square
+    if filled == 1:
+        return lead
+    # w = x + e^{i phase} ||x|| e_lead: the sign that cancels nothing
+    root, modulus = math.sqrt(total), math.sqrt(largest)
+    stretch = 1.0 + root / modulus
+    w[lead, 0] *= stretch
+    w[lead, 1] *= stretch
+    tau = 1.0 / (root * (root + modulus))
+    inner[:] = 0.0
+    for q in range(m):
+        wr, wi = w[q, 0], w[q, 1]
+        for i in range(n):
+            inner[0, i] += value[q, 0, i] * wr - value[q, 1, i] * wi
+            inner[1, i] += value[q, 0, i] * wi + value[q, 1, i] * wr
+    for q in range(m):
+        wr, wi = tau * w[q, 0], tau * w[q, 1]
+        for i in range(n):
+            value[q, 0, i] -= inner[0, i] * wr + inner[1, i] * wi
+            value[q, 1, i] -= inner[1, i] * wr - inner[0, i] * wi
+        if q != lead:
+            value[q, 0, pivot], value[q, 1, pivot] = 0.0, 0.0
+    return lead
+
+
+@njit(cache=True)
+def complex_factor_of(poles, rows, continuous, out, order):
+    """Fill one factor and its order, (n, n) and (n,); see below."""
+    n, m = rows.shape
+    x, value = np.empty((2, n)), np.empty((m, 2, n))
+    halves, norms, squares = np.empty((4, n)), np.empty(n), np.empty(n)
+    gap, unused = np.empty((2, n)), np.empty((2, n))
+    w = np.empty((m, 2))
+    taken = np.zeros(n, np.bool_)
+    _fill_start(poles, x, halves, norms, continuous)
+    for q in range(m):
+        for i in range(n):
+            value[q, 0, i], value[q, 1, i] = rows[i, q].real, rows[i, q].imag
+    out[:] = 0.0
+    for k in range(n):
+        best = _largest_row(value, norms, squares)
+        if best < 0:
+            for i in range(n):
+                if not taken[i]:
+                    best = i
+                    break
+            taken[best] = True
+            order[k] = best
+            continue
+        taken[best] = True
+        order[k] = best
+        lead = _turn(value, best, w, unused)
+        root = 1.0 / math.sqrt(norms[best])
+        _fill_gaps(x, halves, x[:, best].copy(), continuous, gap, unused)
+        ar, ai = x[0, best], x[1, best]
+        for i in range(n):
+            gr, gi = gap[0, i], gap[1, i]
+            size = 1.0 / (gr * gr + gi * gi)
+            vr, vi = value[lead, 0, i], value[lead, 1, i]
+            # value / gap
+            qr = (vr * gr + vi * gi) * size
+            qi = (vi * gr - vr * gi) * size
+            out[i, k] = complex(qr * root, qi * root)
+            dr, di = x[0, i] - ar, x[1, i] - ai
+            value[lead, 0, i] = qr * dr - qi * di
+            value[lead, 1, i] = qr * di + qi * dr
+
+
+@njit(cache=True, parallel=True)
+def fill_complex_factor(poles, rows, continuous, out, order):
+    """Fill F with ``(F F^*)_ij = r_i r_j^* / (1 - l_i conj(l_j))``, column k for pole order[k].
+
+    poles (H, n), rows (H, n, m) and out (H, n, n) complex128, order (H, n) int64. Complete
     pivoting: column k belongs to the mode with the largest diagonal entry left. Rows stay in the
     order of the poles; ``F[order]`` is lower triangular. Modes without a pivot come last, with
     columns of zeros.
     """
-    channels, n = poles.shape
-    for h in prange(channels):
-        x, value = np.empty((2, n)), np.empty((2, n))
-        halves, norms = np.empty((4, n)), np.empty(n)
-        gap, unused = np.empty((2, n)), np.empty((2, n))
-        taken = np.zeros(n, np.bool_)
-        _fill_start(poles[h], weights[h], x, halves, value, norms, continuous)
-        out[h] = 0.0
-        for k in range(n):
-            best, _ = _largest(value, norms)
-            if best < 0:
-                for i in range(n):
-                    if not taken[i]:
-                        best = i
-                        break
-                taken[best] = True
-                order[h, k] = best
-                continue
-            taken[best] = True
-            order[h, k] = best
-            root = 1.0 / math.sqrt(norms[best])
-            _fill_gaps(x, halves, x[:, best].copy(), continuous, gap, unused)
-            ar, ai = x[0, best], x[1, best]
-            for i in range(n):
-                gr, gi = gap[0, i], gap[1, i]
-                size = 1.0 / (gr * gr + gi * gi)
-                # value / gap
-                qr = (value[0, i] * gr + value[1, i] * gi) * size
-                qi = (value[1, i] * gr - value[0, i] * gi) * size
-                out[h, i, k] = complex(qr * root, qi * root)
-                dr, di = x[0, i] - ar, x[1, i] - ai
-                value[0, i] = qr * dr - qi * di
-                value[1, i] = qr * di + qi * dr
+    for h in prange(poles.shape[0]):
+        complex_factor_of(poles[h], rows[h], continuous, out[h], order[h])
 
 
 @njit(cache=True)
@@ -163,7 +230,9 @@ def conjugate_factor_of(poles, weights, continuous, F):
     x, value = np.empty((2, n)), np.empty((2, n))
     halves, norms = np.empty((4, n)), np.empty(n)
     first, second = np.empty((2, n)), np.empty((2, n))
-    _fill_start(poles, weights, x, halves, value, norms, continuous)
+    _fill_start(poles, x, halves, norms, continuous)
+    for i in range(n):
+        value[0, i], value[1, i] = weights[i].real, weights[i].imag
     F[:] = 0.0
     k = 0
     for _ in range(n):

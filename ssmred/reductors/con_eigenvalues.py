@@ -183,7 +183,7 @@ def _complex_forms(
     channels, n = system.poles.shape
     poles = np.ascontiguousarray(system.poles)
     F, pivots = np.zeros((channels, n, n), np.complex128), np.zeros((channels, n), np.int64)
-    fill_complex_factor(poles, weights, not system.is_discrete, F, pivots)
+    fill_complex_factor(poles, weights[..., None], not system.is_discrete, F, pivots)
     G = np.swapaxes(F, -1, -2) @ F
     W, Y, U, V = np.zeros((4, channels, n, n), np.complex128)
     tau, sigma = np.zeros((2, channels, n))

@@ -8,9 +8,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.linalg import solve_triangular
 
 from ssmred.errors import UnsupportedOperationError, message
 from ssmred.gramians.square_root import ROUNDING
+from ssmred.kernels.blas import with_blas_threads
 from ssmred.reductors.quadratic import QuadraticPath, QuadraticReduction, QuadraticReductor
 from ssmred.reductors.quadratic_read_out import read_out_roots, with_best_read_out
 from ssmred.systems.diagonal import DiagonalSystem
@@ -18,7 +20,7 @@ from ssmred.systems.linear import adjoint, of_kind
 from ssmred.systems.quadratic import QuadraticOutputSystem
 from ssmred.systems.quadratic_forms import HERMITIAN
 
-__all__ = ["QuadraticSubsetReductor"]
+__all__ = ["QuadraticSubsetReductor", "quadratic_removal_errors"]
 
 
 class QuadraticSubsetReductor(QuadraticReductor):
@@ -148,7 +150,7 @@ class _Space:
     Attributes
     ----------
     W : (K, groups, size)
-        ``L_S W = I``; in the span of the rows.
+        ``L_S W = I``; in the span of the rows, in coordinates of which there are as many as rows.
     Y : (K, R)
         What is fitted, projected onto the span.
     """
@@ -159,12 +161,14 @@ class _Space:
     @classmethod
     def of(cls, L: np.ndarray, targets: np.ndarray, size: int) -> _Space:
         """Return the space of all rows of L (n, K), targets (n, R) in terms of the rows."""
-        # a direction of its own keeps the rows apart; it stands for their rounding
         lengths = np.linalg.norm(L, axis=1)
-        L = np.concatenate([L, np.diag(ROUNDING * np.where(lengths > 0, lengths, 1.0))], axis=1)
-        W = np.linalg.pinv(L, rcond=1e-300)
+        lengths = np.where(lengths > 0, lengths, 1.0)
+        # a direction of its own keeps the rows apart; it stands for their rounding
+        apart = np.concatenate([L / lengths[:, None], ROUNDING * np.eye(len(L))], axis=1)
+        R = np.linalg.qr(adjoint(apart), mode="r")  # in these coordinates rows are adjoint(R)
+        W = adjoint(solve_triangular(R, np.eye(len(L)))) / lengths
         grouped = np.moveaxis(W.reshape(len(W), size, -1), 1, 2)
-        return cls(np.ascontiguousarray(grouped), adjoint(L) @ targets)
+        return cls(np.ascontiguousarray(grouped), R @ (lengths[:, None] * targets))
 
     def directions(self) -> np.ndarray:
         """Return what the span loses with every group, orthonormal, (K, groups, size)."""
@@ -186,6 +190,48 @@ class _Space:
         self.Y = self.Y - V @ (adjoint(V) @ self.Y)
 
 
+@with_blas_threads
+def quadratic_removal_errors(
+    system: QuadraticOutputSystem, *, horizon: int | None = None
+) -> np.ndarray:
+    """Return the h2 errors of removing every single mode, with the best read-out of the others.
+
+    Parameters
+    ----------
+    system : QuadraticOutputSystem
+        One system with a diagonal A; with ``real_output`` a mode goes with its conjugate.
+    horizon : int or None
+
+    Returns
+    -------
+    (n,) float64
+
+    Raises
+    ------
+    ShapeError, UnsupportedOperationError, UnstableSystemError
+        As :class:`QuadraticSubsetReductor`.
+
+    Notes
+    -----
+    Level FLOAT. The first step of :class:`QuadraticSubsetReductor`, at O(n^3 + n^2 (m + p r)), r
+    the rank of the factors.
+
+    Examples
+    --------
+    ``y = x_1 x_2`` of two unrelated states with energy 1: either is needed.
+
+    >>> B, factors = [[0.8, 0.0], [0.0, 0.8]], ([[1.0], [0.0]], [[0.0], [1.0]])
+    >>> system = QuadraticOutputSystem([0.6, 0.6], B, None, factors)
+    >>> quadratic_removal_errors(system).round(12).tolist()
+    [0.707106781187, 0.707106781187]
+    """
+    QuadraticSubsetReductor(horizon=horizon).check_accepts(system)
+    size = 2 if system.real_output else 1
+    spaces = _spaces(system.full_spectrum(), size, horizon)
+    cost, _ = _costs(spaces, system.outputs, system.convention == HERMITIAN)
+    return np.sqrt(np.maximum(cost, 0.0))
+
+
 def _eliminated(
     system: QuadraticOutputSystem, size: int, horizon: int | None
 ) -> tuple[list[int], np.ndarray]:
@@ -193,25 +239,38 @@ def _eliminated(
 
     Group g are the modes g, g + n / size, ...
     """
+    spaces = _spaces(system, size, horizon)
+    left, removal, costs = list(range(system.order // size)), [], []
+    while left:
+        cost, lost = _costs(spaces, system.outputs, system.convention == HERMITIAN)
+        best = int(np.argmin(cost))
+        removal.append(left.pop(best))
+        costs.append(max(float(cost[best]), 0.0))
+        for space, V in zip(spaces, lost, strict=True):
+            space.remove(best, V[:, best])
+    return removal, np.array(costs)
+
+
+def _spaces(system: QuadraticOutputSystem, size: int, horizon: int | None) -> tuple[_Space, _Space]:
+    """Return what C, and what M, is fitted in with all modes."""
     first, second = read_out_roots(system, None, horizon, "QuadraticSubsetReductor")
     n, p = system.order, system.outputs
     linear = _Space.of(first, adjoint(system.linear.C), size)
     U, V = system.factors or (system.M, np.broadcast_to(np.eye(n), system.M.shape))
     both = np.concatenate([U, V], axis=-1)  # (p, n, 2 r)
-    hermitian = system.convention == HERMITIAN
-    both = both if hermitian else both.conj()
-    rank = both.shape[-1]
-    quadratic = _Space.of(second, np.moveaxis(both, 0, 1).reshape(n, p * rank), size)
-    left, removal, costs = list(range(n // size)), [], []
-    while left:
-        lost = linear.directions(), quadratic.directions()
-        cost = _linear_costs(linear, lost[0]) + _quadratic_costs(quadratic, lost[1], p, hermitian)
-        best = int(np.argmin(cost))
-        removal.append(left.pop(best))
-        costs.append(max(float(cost[best]), 0.0))
-        for space, V in zip((linear, quadratic), lost, strict=True):
-            space.remove(best, V[:, best])
-    return removal, np.array(costs)
+    both = both if system.convention == HERMITIAN else both.conj()
+    targets = np.moveaxis(both, 0, 1).reshape(n, p * both.shape[-1])
+    return linear, _Space.of(second, targets, size)
+
+
+def _costs(
+    spaces: tuple[_Space, _Space], outputs: int, hermitian: bool
+) -> tuple[np.ndarray, tuple[np.ndarray, np.ndarray]]:
+    """Return what the removal of every group adds to the square, and what the spaces lose."""
+    linear, quadratic = spaces
+    lost = linear.directions(), quadratic.directions()
+    cost = _linear_costs(linear, lost[0])
+    return cost + _quadratic_costs(quadratic, lost[1], outputs, hermitian), lost
 
 
 def _linear_costs(space: _Space, V: np.ndarray) -> np.ndarray:
@@ -226,9 +285,10 @@ def _quadratic_costs(space: _Space, V: np.ndarray, outputs: int, hermitian: bool
     q = np.tensordot(Y.conj(), V, axes=(0, 0))  # (p, 2 r, groups, size)
     half = Y.shape[-1] // 2
     swapped = np.concatenate([q[:, half:], q[:, :half]], axis=1) / 2
-    gram = np.einsum("kpa,kpb->pab", Y.conj(), Y)
+    parts = np.moveaxis(Y, 1, 0)
+    gram = adjoint(parts) @ parts
     gram = gram if hermitian else gram.conj()
-    moved = np.einsum("pab,pbgs->pags", gram, swapped)
+    moved = (gram @ swapped.reshape(*swapped.shape[:2], -1)).reshape(swapped.shape)
     images = np.sum(swapped.conj() * moved, axis=(0, 1)).real.sum(axis=-1)
     left = q.conj() if hermitian else q
     inner = np.einsum("pags,pagt->pgst", left, swapped)

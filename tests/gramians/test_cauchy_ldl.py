@@ -8,12 +8,13 @@ import pytest
 
 from ssmred.errors import ShapeError, UnstableSystemError, UnsupportedOperationError
 from ssmred.gramians import cauchy_ldl, controllability_gramian, observability_gramian
+from ssmred.gramians.closed_form import pivoted_factor
 from ssmred.systems import DenseSystem, DiagonalSystem
 
 DIGITS = 200
 UNIT = 2.0**-53
 ENTRY = 8 * UNIT  # per mode: one quotient, one product and one difference for every pivot before
-SQUEEZED = 512 * UNIT  # several inputs: a QR of rows of length 1, pivots and |L| <= 1
+TURNED = 512 * UNIT  # several inputs: a reflection for every pivot, pivots and |L| <= 1
 
 
 def exact_ldl(poles, rows, order, continuous):
@@ -82,22 +83,55 @@ def test_every_entry_of_one_input_is_right(kind, continuous):
 @pytest.mark.theorem("cauchy-ldl")
 @pytest.mark.parametrize("continuous", [False, True])
 @pytest.mark.parametrize("kind", ["slow", "clustered", "graded", "near pairs"])
-@pytest.mark.parametrize("m", [2, 3])
-def test_several_inputs_keep_pivots_and_rows(kind, m, continuous):
+@pytest.mark.parametrize(("m", "unequal"), [(2, 0), (3, 0), (3, 12), (11, 0)])
+def test_several_inputs_keep_pivots_and_rows(kind, m, unequal, continuous):
+    """Modes of any size, inputs up to ``10^unequal`` apart."""
     rng = np.random.default_rng(m)
     n = 8
     poles = hard_poles(rng, n, kind, continuous)
     B = rng.normal(size=(n, m)) + 1j * rng.normal(size=(n, m))
-    B *= 10.0 ** rng.uniform(-30, 30, (n, 1))
+    B *= 10.0 ** rng.uniform(-30, 30, (n, 1)) * 10.0 ** -np.linspace(0, unequal, m)
     L, d, perm = cauchy_ldl(DiagonalSystem(poles, B, np.ones((1, n)), dt=0 if continuous else 1))
     assert (np.diff(d) <= 0).all()
     with mpmath.workdps(DIGITS):
         exact_L, exact_d = exact_ldl(poles, B, perm, continuous)
         for k in range(n):
-            assert abs(mpmath.mpf(d[k]) - exact_d[k]) <= SQUEEZED * n * exact_d[k]
+            assert abs(mpmath.mpf(d[k]) - exact_d[k]) <= TURNED * n * exact_d[k]
             for i in range(k, n):
                 error = abs(mpmath.mpc(complex(L[i, k])) - exact_L[i, k])
-                assert error <= SQUEEZED * n  # entries are at most 1
+                assert error <= TURNED * n  # entries are at most 1
+
+
+@pytest.mark.theorem("cauchy-ldl")
+@pytest.mark.parametrize("continuous", [False, True])
+def test_many_modes_and_inputs_give_back_the_gramian(continuous):
+    """``|L d L^* - P| <= 2 n eps (P_ii P_jj)^(1/2)``, the bound with eps of a step."""
+    rng = np.random.default_rng(5)
+    n, m = 120, 40
+    poles = (1 - 10 ** rng.uniform(-9, -0.3, n)) * np.exp(1j * rng.uniform(-3, 3, n))
+    poles[:40] = poles[40:80] + 1e-9  # what is left shrinks to 1e-18 there
+    poles = np.log(poles) if continuous else poles
+    B = rng.normal(size=(n, m)) + 1j * rng.normal(size=(n, m))
+    B[:, 3:] = B[:, :3] @ rng.normal(size=(3, m - 3))  # of rank 3
+    B *= 10.0 ** rng.uniform(-8, 8, (n, 1))
+    system = DiagonalSystem(poles, B, np.ones((1, n)), dt=0 if continuous else 1)
+    L, d, perm = cauchy_ldl(system)
+    P = controllability_gramian(system)[np.ix_(perm, perm)]  # entry by entry accurate
+    size = np.sqrt(np.diag(P).real)
+    error = np.abs((L * d) @ L.conj().T - P)
+    assert (error <= 2 * n * (m + 11) * UNIT * size[:, None] * size).all()
+
+
+@pytest.mark.parametrize("m", [1, 3])
+@pytest.mark.parametrize("exponent", [-1000, 900])
+def test_the_size_of_b_does_not_matter(m, exponent):
+    """Squares of B are out of range."""
+    rng = np.random.default_rng(6)
+    poles, B = rng.uniform(0.1, 0.9, 4), rng.normal(size=(4, m))
+    wanted, order = pivoted_factor(poles, B, continuous=False)
+    factor, again = pivoted_factor(poles, np.ldexp(B, exponent), continuous=False)
+    np.testing.assert_array_equal(factor.real, np.ldexp(wanted.real, exponent))
+    np.testing.assert_array_equal(again, order)
 
 
 @pytest.mark.theorem("cauchy-ldl")
@@ -111,12 +145,12 @@ def test_equal_poles_and_silent_modes_end_the_elimination(m):
     L, d, perm = cauchy_ldl(system)
     rank = 2 + min(3, m)  # 0.0, -0.3 and the directions of 0.5j
     assert (d[:rank] > 0).all()
-    assert (d[rank:] <= SQUEEZED**2 * d[0]).all()
+    assert (d[rank:] <= TURNED**2 * d[0]).all()
     assert perm[-1] == 4 or d[-1] == 0
     P = controllability_gramian(system)[np.ix_(perm, perm)]
     size = np.sqrt(np.diag(P).real)
     error = np.abs(L @ np.diag(d) @ L.conj().T - P)
-    assert (error <= SQUEEZED * 6 * size[:, None] * size).all()
+    assert (error <= TURNED * 6 * size[:, None] * size).all()
     assert np.isfinite(L).all()
     np.testing.assert_array_equal(np.diag(L), np.ones(6))
 
@@ -139,7 +173,7 @@ def test_batches_real_data_and_observability(dt):
             P = gramian[k][np.ix_(perm[k], perm[k])]
             size = np.sqrt(np.diag(P))
             error = np.abs(L[k] @ np.diag(d[k]) @ L[k].T - P)
-            assert (error <= SQUEEZED * 5 * size[:, None] * size).all()
+            assert (error <= TURNED * 5 * size[:, None] * size).all()
 
 
 def test_the_observability_factors_of_complex_systems():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 
 import mpmath
@@ -248,6 +249,27 @@ def test_an_error_of_any_size_is_real_where_poles_are_shared(horizon, form, size
     assert_norm(got, exact, 1e-11)
     assert got < 100 * size * h2_norm(full, horizon=horizon)
     assert h2_error(full, full, horizon=horizon) == 0.0
+
+
+@pytest.mark.theorem("cauchy-ldl")
+@pytest.mark.parametrize("dt", [0.5, 0.0])
+@pytest.mark.parametrize("real_output", [True, False])
+@pytest.mark.parametrize("size", [1.0, 1e-150, 1e150])
+def test_several_inputs_and_outputs_share_the_states(real_output, dt, size):
+    """Distinct poles, two of them close, one next to the boundary; the same entry by entry."""
+    form = {"recurrence": "post-update"} if dt else {}
+    full = random_system(12, n=6, m=3, p=2, dt=dt, real_output=real_output, **form)
+    poles = full.poles.copy()
+    poles[-1] = poles[-1] * (1 - 1e-7) if dt else poles[-1] - 1e-7
+    full = full.replace(poles=poles, B=full.B * size, D=full.D * size)
+    found = h2_norm(full)
+    assert_norm(found, size * exact_h2(full.replace(B=full.B / size, D=full.D / size)))
+    entries = [
+        h2_norm(full.replace(B=full.B[:, [j]], C=full.C[[i]], D=full.D[[i]][:, [j]]))
+        for i in range(2)
+        for j in range(3)
+    ]
+    assert found == pytest.approx(math.hypot(*entries), rel=NORM_TOLERANCE)
 
 
 @pytest.mark.theorem("h2-norm")

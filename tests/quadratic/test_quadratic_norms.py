@@ -1,5 +1,8 @@
 """h2 norms of quadratic outputs against sums of kernels, and what they bound."""
 
+import tracemalloc
+
+import mpmath
 import numpy as np
 import pytest
 from quadratic_cases import FORMS, normal, quadratic_system
@@ -12,6 +15,7 @@ from ssmred.gramians import (
     observability_gramian,
 )
 from ssmred.norms import energy_gains, h2_error, h2_inner, h2_norm, peak_bound
+from ssmred.reductors import QuadraticSubsetReductor
 from ssmred.systems import DiagonalSystem, QuadraticOutputSystem, difference
 
 EXACT = 1e-12  # asked of discrete norms against sums of kernels, relative
@@ -141,6 +145,47 @@ def test_poles_next_to_the_boundary_and_small_quadratic_parts():
     silent = QuadraticOutputSystem([0.5, 0.2], np.ones((2, 1)), None, (U, 1j * U))
     assert h2_norm(silent) <= 1e-14
     assert not silent.simulate(np.ones((4, 1))).any()
+
+
+@pytest.mark.theorem("quadratic-output")
+@pytest.mark.parametrize("form", [f for f in FORMS if f[:2] == ("diagonal", "factors")])
+def test_close_poles_against_many_digits(form):
+    """P of condition 1e20 and more; ``tr(C P C^*) + sum_j tr(P M_j P M_j)`` at 80 digits."""
+    n, m, p = 6, 3, 2
+    system = quadratic_system(11, form, n=n, m=m, p=p).replace(D=None)
+    poles = 0.9 * np.exp(1j * (0.3 + 1e-7 * np.arange(n)))
+    system = system.replace(A=poles)
+    full = system.full_spectrum()
+    with mpmath.workdps(80):
+        A, B, C = (mpmath.matrix(x.tolist()) for x in (full.A, full.B, full.C))
+        weights = B * B.H
+        P = mpmath.matrix(full.order, full.order)
+        for i in range(full.order):
+            for j in range(full.order):
+                P[i, j] = weights[i, j] / (1 - A[i] * mpmath.conj(A[j]))
+        left = P if form[2] == "hermitian" else P.T
+        energy = sum((C * P * C.H)[j, j] for j in range(p))
+        for U, V in zip(*full.factors, strict=True):
+            U, V = mpmath.matrix(U.tolist()), mpmath.matrix(V.tolist())
+            M = (U * V.H + V * U.H if form[2] == "hermitian" else U * V.T + V * U.T) / 2
+            product = left * M * P * M.H
+            energy += sum(product[i, i] for i in range(full.order))
+        wanted = float(mpmath.sqrt(energy.real))
+    assert h2_norm(system) == pytest.approx(wanted, rel=1e-13)
+
+
+def test_factors_are_never_multiplied_out():
+    """Norm and removals: memory stays below an array of p n n numbers, half of it."""
+    n, p = 96, 96
+    system = quadratic_system(12, ("diagonal", "factors", "hermitian", False), n=n, m=48, p=p)
+    assert system.factors is not None
+    for run in (lambda: h2_norm(system), lambda: QuadraticSubsetReductor().path(system)):
+        run()
+        tracemalloc.start()
+        run()
+        _, peak = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+        assert peak < 0.5 * p * n * n * system.A.itemsize
 
 
 def test_a_shared_state_map_loses_nothing_to_cancellation():

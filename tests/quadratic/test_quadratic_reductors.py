@@ -21,6 +21,7 @@ from ssmred.reductors import (
     SubsetReductor,
     with_best_read_out,
 )
+from ssmred.reductors.quadratic_subset import quadratic_removal_errors
 from ssmred.systems import DenseSystem, DiagonalSystem, QuadraticOutputSystem, is_stable
 
 T = 6
@@ -69,6 +70,23 @@ def least_error(full, states, horizon):
         rest = target - design @ np.linalg.lstsq(design, target, rcond=None)[0]
         total += rest @ rest
     return np.sqrt(total)
+
+
+@pytest.mark.theorem("quadratic-read-out")
+@pytest.mark.parametrize("horizon", [None, T])
+@pytest.mark.parametrize("form", [form for form in FORMS if form[0] == "diagonal"])
+def test_errors_of_single_removals_are_those_of_the_removals(form, horizon):
+    full = quadratic_system(13, form, n=4, m=3)
+    found = quadratic_removal_errors(full, horizon=horizon)
+    plain = full.full_spectrum()
+    pairs = plain.order // full.order
+    for mode in range(full.order):
+        kept = np.tile(np.arange(full.order) != mode, pairs)
+        linear = plain.linear
+        states = linear.replace(poles=linear.poles[kept], B=linear.B[kept], C=linear.C[:, kept])
+        best = with_best_read_out(plain, states, horizon=horizon)
+        wanted = h2_error(plain, best, horizon=horizon)
+        np.testing.assert_allclose(found[mode], wanted, rtol=1e-10)
 
 
 @pytest.mark.theorem("quadratic-read-out")

@@ -80,7 +80,12 @@ def test_every_step_takes_the_cheapest_mode(name, horizon):
     for seed in range(10):
         for m in (1, 2):
             rng = np.random.default_rng(seed)
-            check_choices(layer(rng, 24, m, 3, poles=HARD[name], batch=(1,)), horizon)
+            system = layer(rng, 24, m, 3, poles=HARD[name], batch=(1,))
+            if name == "real" and m == 1:
+                # with a complex B their two columns are parallel, and rounding, which no two
+                # algorithms share, picks a direction for the second one
+                system = system.replace(B=system.B.real)
+            check_choices(system, horizon)
 
 
 def check_choices(system, horizon):
