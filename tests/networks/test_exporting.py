@@ -64,7 +64,7 @@ def test_networks_are_chains(layer):
     assert len(chain) == 3
     assert chain.systems["layers.1"] is chain["layers.1"]
     for number, (_, system) in enumerate(chain):
-        expected = model.layers[number].to_system().impulse_response(HORIZON)
+        expected = model.layers[number].to_systems()["core"].impulse_response(HORIZON)
         assert np.array_equal(system.impulse_response(HORIZON), expected)
     assert str(chain).splitlines()[2].startswith("layers.2  ")
     assert all(torch.equal(before[key], value) for key, value in model.state_dict().items())
