@@ -5,6 +5,7 @@ from ssmred.networks.adapter_check import AdapterReport, check_adapter
 from ssmred.networks.adapters import Adapter, adapter_for, register_adapter
 from ssmred.networks.adapters.block import FilterBlock
 from ssmred.networks.adapters.dss import DSSAdapter, read_dss
+from ssmred.networks.adapters.lqo import LQOAdapter, read_lqo
 from ssmred.networks.adapters.lru import LRUAdapter, read_lru
 from ssmred.networks.adapters.own import LayerAdapter
 from ssmred.networks.adapters.s4_block import S4Adapter
@@ -42,6 +43,7 @@ __all__ = [
     "FilterBlock",
     "ImportedLayer",
     "ImportedNetwork",
+    "LQOAdapter",
     "LRUAdapter",
     "LayerAdapter",
     "LinearFilter",
@@ -65,6 +67,7 @@ __all__ = [
     "load_weights_into",
     "network_from_s4op",
     "read_dss",
+    "read_lqo",
     "read_lru",
     "read_s4",
     "read_s4d",

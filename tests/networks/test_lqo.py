@@ -5,11 +5,19 @@ import copy
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import save_file
 
 import ssmred
 from ssmred.certify import InputSet
 from ssmred.errors import CheckpointError, OrderError, RequestError
-from ssmred.networks import StreamingNetwork, adapter_for, export, export_plain, import_network
+from ssmred.networks import (
+    StreamingNetwork,
+    adapter_for,
+    export,
+    export_plain,
+    import_network,
+    read_lqo,
+)
 from ssmred.networks.deep import DeepLQO
 from ssmred.networks.layers import LQOLayer, parameter_groups
 from ssmred.networks.layers.lqo import quadratic_system
@@ -18,7 +26,6 @@ from ssmred.pipeline.feedthrough import has_diagonal
 from ssmred.pipeline.removal import CalibratedMove, CalibratedRemoval, DataFreeRemoval
 from ssmred.reductors import BalancedReductor, QuadraticBalancedReductor
 from ssmred.systems import QuadraticOutputSystem
-from ssmred.systems.stacking import stacked_states
 
 T = 40
 
@@ -189,13 +196,6 @@ def test_squares_of_moduli_are_not_closed_under_the_best_read_out():
     assert abs(M[0, 0] - M[1, 1]) > 1e-3 * np.abs(M).max()  # a modulus gives a multiple of 1
 
 
-def test_the_union_of_states_is_what_removal_compares():
-    layer = made(5)
-    system = layer.to_systems()["core"]
-    both = stacked_states(system, system)
-    assert both.order == 2 * system.order
-
-
 # --- networks ------------------------------------------------------------------------------------
 
 
@@ -264,11 +264,6 @@ def test_saved_networks_load(tmp_path):
         assert (again.model(x) - result.model(x)).abs().max() == 0
 
 
-def worst_gap(model, reduced, inputs):
-    with torch.no_grad():
-        return float((model(inputs) - reduced(inputs)).norm(dim=-1).max())
-
-
 def corners(rng, count):
     """Return noise, corners, resonant sines and constants within [-1, 1]."""
     kinds = [
@@ -325,7 +320,7 @@ def test_damaged_layers_are_named():
         adapter.to_systems(broken)
     with torch.no_grad():
         layer.nu_log[2] = -50.0
-    with pytest.raises(CheckpointError, match="not inside the unit circle"):
+    with pytest.raises(CheckpointError, match="nu_log is out of range"):
         adapter.to_systems(layer)
 
 
@@ -348,3 +343,19 @@ def test_what_cannot_be_written():
     with torch.no_grad():
         assert (wide(u) - layer(u)).abs().max() <= 1e-12 * layer(u).abs().max()
     assert wide.nu_log.shape == (6,)
+
+
+def test_files_are_known_without_the_class(tmp_path):
+    model = network(5, rank=2)
+    path = tmp_path / "lqo.safetensors"
+    save_file(model.state_dict(), path)
+    found = ssmred.inspect(path)
+    assert [(layer.name, layer.family) for layer in found.layers] == [
+        ("layers.0", "lqo"), ("layers.1", "lqo"),
+    ]  # fmt: skip
+    tensors = {k: t for k, t in model.state_dict().items() if k.startswith("layers.1.")}
+    (system,) = read_lqo(tensors).values()
+    wanted = model.layers[1].to_systems()["core"].impulse_response(T)
+    np.testing.assert_allclose(system.impulse_response(T), wanted, atol=1e-13)
+    with pytest.raises(CheckpointError, match=r"U_re has the wrong shape"):
+        read_lqo(tensors | {"layers.1.U_re": tensors["layers.1.U_re"][:, :2]})

@@ -12,26 +12,80 @@ from torch import nn
 from ssmred.errors import CheckpointError, OrderError, message
 from ssmred.networks.adapters.lru import ring_parameters
 from ssmred.networks.adapters.own import LayerAdapter
+from ssmred.networks.adapters.shared_adapter import shared_system
+from ssmred.networks.adapters.shared_tensors import LayerTensors, layer_prefix, prefixes
 from ssmred.networks.copying import copy_module
 from ssmred.networks.layers.lqo import QuadraticOutputs
 from ssmred.systems import DiagonalSystem
 from ssmred.systems.linear import LinearSystem, of_kind
 
-__all__ = ["LQOAdapter"]
+__all__ = ["LQOAdapter", "read_lqo", "recognises_tensors"]
 
-SHAPES = {
-    "nu_log": "n",
-    "theta_log": "n",
-    "gamma_log": "n",
-    "B_re": "nh",
-    "B_im": "nh",
-    "C_re": "hn",
-    "C_im": "hn",
-    "U_re": "rhn",
-    "U_im": "rhn",
-    "D": "h",
+AXES = {
+    "nu_log": "N",
+    "theta_log": "N",
+    "gamma_log": "N",
+    "B_re": "NH",
+    "B_im": "NH",
+    "C_re": "HN",
+    "C_im": "HN",
+    "U_re": "RHN",
+    "U_im": "RHN",
+    "D": "H",
 }
 """Tensors and their axes: modes, features, squares per output."""
+
+MARKERS = (frozenset(AXES),)
+
+
+def recognises_tensors(names_to_shapes: Mapping[str, tuple[int, ...]]) -> bool:
+    """Tell whether named tensors are those of one layer; others may be among them."""
+    return len(prefixes(names_to_shapes, MARKERS)) == 1
+
+
+def read_lqo(tensors: Mapping[str, Any]) -> dict[str, DiagonalSystem]:
+    """Return the filter of an `LQOLayer` from its tensors, without the squares after it.
+
+    Parameters
+    ----------
+    tensors : mapping of str to array_like or torch.Tensor
+        ``nu_log``, ``theta_log``, ``gamma_log (N,)``, ``B_re``, ``B_im (N, H)``, ``C_re``,
+        ``C_im (H, N)``, ``U_re``, ``U_im (R, H, N)``, ``D (H,)``, behind one prefix; other keys are
+        not looked at.
+
+    Returns
+    -------
+    dict
+        ``"core"``: DiagonalSystem of batch shape (1,), (1 + R) H outputs; D reaches the first H.
+
+    Raises
+    ------
+    CheckpointError
+        If a tensor is missing, misshapen, nan or inf, a pole does not lie inside the unit circle in
+        double precision, or there is more than one layer.
+    """
+    where = "read_lqo"
+    layer = LayerTensors(tensors, layer_prefix(tensors, MARKERS, "LQO", where), where)
+    layer.check_names(AXES)
+    values = {
+        name: layer.take(name, *axes, infinite=-np.inf if name.endswith("log") else None)
+        for name, axes in AXES.items()
+    }
+    poles = np.exp(-np.exp(values["nu_log"]) + 1j * np.exp(values["theta_log"]))
+    if not (np.abs(poles) < 1).all():
+        raise CheckpointError(
+            message(
+                where,
+                f"{layer.prefix}nu_log is out of range",
+                expected="a pole inside the unit circle: exp(-exp(nu_log)) < 1 in double precision",
+                got=f"{values['nu_log'][int(np.argmax(np.abs(poles)))]:.6g}",
+            )
+        )
+    B, C, U = (values[f"{name}_re"] + 1j * values[f"{name}_im"] for name in "BCU")
+    rows = np.concatenate([C, U.reshape(-1, len(poles))])
+    direct = np.pad(np.diag(values["D"]), ((0, len(rows) - len(C)), (0, 0)))
+    driven = np.exp(values["gamma_log"])[:, None] * B
+    return {"core": shared_system(poles, driven, rows, direct)}
 
 
 class LQOAdapter(LayerAdapter):
@@ -44,55 +98,17 @@ class LQOAdapter(LayerAdapter):
     family = "lqo"
 
     def recognises(self, module: nn.Module) -> bool:
-        """Tell by the tensors whether the module is such a layer."""
-        tensors = module.state_dict()
-        sizes: dict[str, int] = {}
-        return set(tensors) == set(SHAPES) and all(
-            tensors[name].ndim == len(axes)
-            and all(
-                sizes.setdefault(axis, size) == size
-                for axis, size in zip(axes, tensors[name].shape, strict=True)
-            )
-            for name, axes in SHAPES.items()
-        )
+        """Tell by the tensors whether the module is such a layer, whole and alone."""
+        return set(module.state_dict()) == set(AXES)
 
     def to_systems(self, module: nn.Module) -> dict[str, LinearSystem]:
-        """Return ``{"core": system}``, (1 + r) H outputs; D reaches the first H.
-
-        Raises
-        ------
-        CheckpointError
-            If a tensor holds nan or inf, or a pole is not inside the unit circle.
-        """
-        where = "LQOAdapter.to_systems"
-        values = _arrays(module)
-        for name, array in values.items():
-            if not np.isfinite(array).all():
-                raise CheckpointError(message(where, f"{name} holds nan or inf"))
-        poles = np.exp(-np.exp(values["nu_log"]) + 1j * np.exp(values["theta_log"]))
-        if not (np.abs(poles) < 1).all():
-            raise CheckpointError(
-                message(
-                    where,
-                    "a pole is not inside the unit circle",
-                    expected="exp(-exp(nu_log)) < 1 in double precision",
-                    got=f"nu_log = {values['nu_log'][int(np.argmax(np.abs(poles)))]:.6g}",
-                )
-            )
-        B, C, U = (values[f"{name}_re"] + 1j * values[f"{name}_im"] for name in "BCU")
-        B = np.exp(values["gamma_log"])[:, None] * B
-        rows = np.concatenate([C, U.reshape(-1, len(poles))])
-        direct = np.zeros((1, len(rows), B.shape[1]))
-        direct[0, : B.shape[1]] = np.diag(values["D"])
-        system = DiagonalSystem(
-            poles[None], B[None], rows[None], direct, recurrence="post-update", real_output=True
-        )
-        return {"core": system}
+        """Return the filter of the stored weights; see `read_lqo`, which says what is refused."""
+        return dict(read_lqo(module.state_dict()))
 
     def parts(self, module: nn.Module) -> dict[str, Any]:
         """Return the squares, which take the place of an activation."""
         rank, channels, _ = module.get_parameter("U_re").shape
-        return {"activation": QuadraticOutputs(channels, rank), "heeds_options": True}
+        return {"activation": QuadraticOutputs(channels, rank)}
 
     def from_systems(
         self, module: nn.Module, systems: Mapping[str, LinearSystem], *, states: int | None = None
@@ -114,10 +130,8 @@ class LQOAdapter(LayerAdapter):
             )
         system = of_kind(systems["core"], DiagonalSystem, where)
         wanted = ((1 + rank) * channels, channels)
-        diagonal = not np.any(system.D * (1.0 - np.eye(*wanted))) if (
-            system.D.shape[1:] == wanted
-        ) else False  # fmt: skip
-        if not (diagonal and system.real_output and system.is_post_update):
+        fits = system.D.shape == (1, *wanted) and system.real_output and system.is_post_update
+        if not fits or np.any(system.D * (1.0 - np.eye(*wanted))):
             raise CheckpointError(
                 message(
                     where,
@@ -155,9 +169,3 @@ class LQOAdapter(LayerAdapter):
             fresh = torch.tensor(np.ascontiguousarray(array), dtype=old.dtype, device=old.device)
             setattr(plain, name, nn.Parameter(fresh, requires_grad=old.requires_grad))
         return plain
-
-
-def _arrays(module: nn.Module) -> dict[str, np.ndarray]:
-    return {
-        name: tensor.detach().cpu().double().numpy() for name, tensor in module.state_dict().items()
-    }

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from ssmred.errors import CheckpointError, RequestError, message
-from ssmred.networks.adapters import dss, lru, s4_names, s4_reading, s4d_reading, s5
+from ssmred.networks.adapters import dss, lqo, lru, s4_names, s4_reading, s4d_reading, s5
 from ssmred.networks.adapters.s4_settings import DISCRETISATIONS, UPSTREAM, S4Settings
 from ssmred.networks.checkpoints.stored_cores import read_core, recognises_core
 from ssmred.networks.cores import CORES
@@ -266,6 +266,15 @@ _LRU = Family(
 )
 
 
+_LQO = Family(
+    name="lqo",
+    recognises=lqo.recognises_tensors,
+    read=lqo.read_lqo,
+    facts=lambda _: {"generation": "ssmred, quadratic outputs"},
+    silent={"squares": "the filter before them; rows that are squared count like the others"},
+)
+
+
 def _core(kind: str) -> Family:
     late = kind != "ReducedSSM"
     return Family(
@@ -279,7 +288,7 @@ def _core(kind: str) -> Family:
     )
 
 
-FAMILIES: tuple[Family, ...] = (_S4D, _S4, _DSS, _S5, _LRU, *(_core(kind) for kind in CORES))
+FAMILIES: tuple[Family, ...] = (_S4D, _S4, _DSS, _S5, _LQO, _LRU, *(_core(kind) for kind in CORES))
 """Families in the order in which they are asked; one line here makes a family known."""
 
 

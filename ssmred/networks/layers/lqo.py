@@ -11,6 +11,7 @@ from torch import nn
 
 from ssmred.errors import OrderError, message
 from ssmred.networks.layers.layer import check_even, to_array
+from ssmred.networks.layers.lru import initial_ring, ring_poles
 from ssmred.networks.layers.shared_state import SharedStateLayer
 from ssmred.systems import DiagonalSystem, QuadraticOutputSystem
 from ssmred.systems.linear import LinearSystem
@@ -104,10 +105,8 @@ class LQOLayer(SharedStateLayer):
         modes = check_even(states, "LQOLayer")
         if rank < 1:
             raise OrderError(message("LQOLayer", "no squares", expected="rank >= 1", got=f"{rank}"))
-        areas = torch.rand(modes) * (r_max**2 - r_min**2) + r_min**2
-        self.nu_log = nn.Parameter(torch.log(-0.5 * torch.log(areas)))
-        self.theta_log = nn.Parameter(torch.log(max_phase * torch.rand(modes)))
-        self.gamma_log = nn.Parameter(0.5 * torch.log1p(-areas))
+        ring = initial_ring(modes, r_min, r_max, max_phase)
+        self.nu_log, self.theta_log, self.gamma_log = map(nn.Parameter, ring)
         for name, shape, variance in (
             ("B", (modes, channels), 2 * channels),
             ("C", (channels, modes), modes),
@@ -127,7 +126,7 @@ class LQOLayer(SharedStateLayer):
 
     def discrete(self) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Return poles (N/2,), B (N/2, H), and C above all rows of U, ((1 + r) H, N/2)."""
-        poles = torch.exp(torch.complex(-self.nu_log.double().exp(), self.theta_log.double().exp()))
+        poles = ring_poles(self.nu_log, self.theta_log)
         B = torch.complex(self.B_re.double(), self.B_im.double())
         C, U = (
             torch.complex(

@@ -11,7 +11,7 @@ from torch import nn
 from ssmred.networks.layers.layer import check_even
 from ssmred.networks.layers.shared_state import SharedStateLayer
 
-__all__ = ["LRU"]
+__all__ = ["LRU", "initial_ring", "ring_poles"]
 
 
 class LRU(SharedStateLayer):
@@ -56,10 +56,8 @@ class LRU(SharedStateLayer):
     ) -> None:
         super().__init__()
         modes = check_even(states, "LRU")
-        areas = torch.rand(modes) * (r_max**2 - r_min**2) + r_min**2
-        self.nu_log = nn.Parameter(torch.log(-0.5 * torch.log(areas)))
-        self.theta_log = nn.Parameter(torch.log(max_phase * torch.rand(modes)))
-        self.gamma_log = nn.Parameter(0.5 * torch.log1p(-areas))
+        ring = initial_ring(modes, r_min, r_max, max_phase)
+        self.nu_log, self.theta_log, self.gamma_log = map(nn.Parameter, ring)
         for name, shape, variance in (
             ("B", (modes, channels), 2 * channels),
             ("C", (channels, modes), modes),
@@ -72,10 +70,24 @@ class LRU(SharedStateLayer):
 
     def discrete(self) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Return poles (N/2,), B (N/2, H) and C (H, N/2), complex128."""
-        poles = torch.exp(torch.complex(-self.nu_log.double().exp(), self.theta_log.double().exp()))
+        poles = ring_poles(self.nu_log, self.theta_log)
         B = torch.complex(self.B_re.double(), self.B_im.double())
         C = torch.complex(self.C_re.double(), self.C_im.double())
         return poles, self.gamma_log.double().exp().unsqueeze(-1) * B, C
 
     def _modes(self) -> int:
         return self.nu_log.numel()
+
+
+def initial_ring(
+    modes: int, r_min: float, r_max: float, max_phase: float
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Return nu_log, theta_log and gamma_log of poles that are uniform on a ring, (modes,) each."""
+    areas = torch.rand(modes) * (r_max**2 - r_min**2) + r_min**2
+    nu, theta = torch.log(-0.5 * torch.log(areas)), torch.log(max_phase * torch.rand(modes))
+    return nu, theta, 0.5 * torch.log1p(-areas)
+
+
+def ring_poles(nu_log: torch.Tensor, theta_log: torch.Tensor) -> torch.Tensor:
+    """Return ``exp(-exp(nu_log) + i exp(theta_log))``, complex128."""
+    return torch.exp(torch.complex(-nu_log.double().exp(), theta_log.double().exp()))
