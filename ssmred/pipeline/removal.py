@@ -148,13 +148,13 @@ class DataFreeRemoval:
         """Return the network whose channels keep these numbers of modes."""
         reductions = [path.reduction(modes) for path, modes in zip(self.paths, kept, strict=True)]
         layers = zip(self.network.layers, reductions, strict=True)
-        return Cut(self.network, tuple(self._finished(layer, one) for layer, one in layers))
+        return Cut(self.network, tuple(self.finished(layer, one) for layer, one in layers))
 
-    def _finished(self, layer: ImportedLayer, reduction: Reduction) -> Reduction:
+    def finished(self, layer: ImportedLayer, reduction: Reduction) -> Reduction:
         """Return a reduction with its last read-out."""
         if self.fit:
             reduction = held(layer, reduction)
-        shaped = shapes_direct(reduction.full, self.feedthrough)
+        shaped = shapes_direct(layer, self.feedthrough)
         if not (self.fit or shaped):
             return reduction
         root = h2_root(united(reduction), self.horizon)
@@ -216,19 +216,21 @@ class CalibratedRemoval:
     def cut_to(self, budget: Sequence[int]) -> Cut:
         """Return the network whose layers keep at most so many states each."""
         (kept,) = allocate(self.paths[:1], self.weights[:1], states=budget[0])
-        first = self._reduction(self.paths[0], kept)  # sees what it always saw
+        first = self._reduction(
+            self.network.layers[0], self.paths[0], kept
+        )  # sees what it always saw
         cut = Cut(self.network, (first,))
         for index, layer in enumerate(self.network.layers[1:], start=1):
             moments = moments_of(cut, layer, layer.system, self.data)
             metric = OutputMetric(moments, self.sensitivities[layer.name])
             path = SubsetReductor(metric=metric).path(layer.system)
             (kept,) = allocate([path], [self.weights[index]], states=budget[index])
-            cut = Cut(self.network, (*cut.reductions, self._reduction(path, kept)))
+            cut = Cut(self.network, (*cut.reductions, self._reduction(layer, path, kept)))
         return cut
 
-    def _reduction(self, path: SubsetPath, kept: np.ndarray) -> Reduction:
+    def _reduction(self, layer: ImportedLayer, path: SubsetPath, kept: np.ndarray) -> Reduction:
         reduction = path.reduction(kept)
-        if reduction.kept is None or not shapes_direct(path.system, self.feedthrough):
+        if reduction.kept is None or not shapes_direct(layer, self.feedthrough):
             return reduction
         return with_diagonal(reduction, path.root, reduction.kept)
 
@@ -308,7 +310,7 @@ class CalibratedMove:
                 metric = OutputMetric(moments, metric.sensitivity)
             root = metric.square_root(union)
             fitted = with_read_out(reduction, root, metric.name)
-            if shapes_direct(layer.system, self.feedthrough):
+            if shapes_direct(layer, self.feedthrough):
                 fitted = with_diagonal(fitted, root, moved_modes(fitted))
             cut = Cut(self.network, (*cut.reductions, fitted))
         return cut

@@ -11,6 +11,7 @@ import ssmred
 from ssmred.certify import InputSet
 from ssmred.errors import CheckpointError, OrderError, RequestError
 from ssmred.networks import (
+    SharedSSM,
     StreamingNetwork,
     adapter_for,
     export,
@@ -212,10 +213,11 @@ def test_drop_ins_answer_as_the_network(rank):
     assert sum(p.numel() for p in core.parameters()) == 12 // 2 * 2 * (1 + 4 + 4 + 4 * rank) + 4
 
 
+@pytest.mark.parametrize("channels", [1, 4])
 @pytest.mark.parametrize("method", ["subset", "balanced"])
 @pytest.mark.parametrize("calibrated", [True, False])
-def test_reduced_networks_come_back_in_their_classes(method, calibrated):
-    model = network(1)
+def test_reduced_networks_come_back_in_their_classes(method, calibrated, channels):
+    model = network(1, channels=channels)
     x = torch.randn(60, T, 2, dtype=torch.float64)
     sight = {"data": x} if calibrated else {"horizon": T}
     result = ssmred.reduce(
@@ -228,7 +230,7 @@ def test_reduced_networks_come_back_in_their_classes(method, calibrated):
         wanted, got = result.model(x), plain(x)
     assert (wanted - got).abs().max() <= 1e-9 * wanted.abs().max()
     core = import_network(result.model).layers[0].system
-    assert not core.D[:, 4:].any()
+    assert not core.D[:, channels:].any()
 
 
 def test_keeping_everything_changes_nothing():
@@ -359,3 +361,18 @@ def test_files_are_known_without_the_class(tmp_path):
     np.testing.assert_allclose(system.impulse_response(T), wanted, atol=1e-13)
     with pytest.raises(CheckpointError, match=r"U_re has the wrong shape"):
         read_lqo(tensors | {"layers.1.U_re": tensors["layers.1.U_re"][:, :2]})
+
+
+def test_only_squares_are_kept_from_a_direct_term():
+    """A filter with more outputs than inputs and D = 0, nothing squared: the best D is full."""
+    torch.manual_seed(0)
+    layer = made(6)
+    system = layer.to_systems()["core"]
+    system = system.replace(D=0 * system.D)
+    net = import_network(SharedSSM.from_system(system))
+    assert not net.layers[0].squared
+    assert import_network(torch.nn.Sequential(layer)).layers[0].squared
+    again = import_network(import_network(torch.nn.Sequential(layer)).model)
+    assert again.layers[0].squared  # known of a drop-in too
+    (reduction,) = DataFreeRemoval(net, T).cut(4).reductions
+    assert np.abs(reduction.system.D[:, 3:]).max() > 1e-3

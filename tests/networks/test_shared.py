@@ -236,3 +236,28 @@ def test_without_modes_only_the_direct_term_is_left(diagonal):
     D = torch.diag(layer.D) if diagonal else layer.D
     assert (layer(u) - D @ u).abs().max() < AGREEMENT
     assert (stepped(layer, u) - D @ u).abs().max() < AGREEMENT
+
+
+@pytest.mark.parametrize("delayed", [False, True])
+@pytest.mark.parametrize("outputs", [3, 6])
+def test_sequences_are_the_same_with_gradients_and_without(delayed, outputs):
+    """A convolution by FFT there, the recurrence in a compiled loop here; D a diagonal."""
+    rng = np.random.default_rng(0)
+    poles = np.array([0.9 * np.exp(0.5j), 1 - 1e-6, -0.3, 0.0])
+    B, C = (rng.normal(size=s) + 1j * rng.normal(size=s) for s in ((4, 3), (outputs, 4)))
+    layer = SharedSSM(poles, B, C, rng.normal(size=3), delayed=delayed)
+    u = torch.from_numpy(rng.normal(size=(2, 3, 300)))
+    kept = u.clone()
+    learned = layer(u)
+    with torch.no_grad():
+        plain = layer(u)
+    assert learned.requires_grad
+    assert torch.equal(u, kept)
+    assert (learned - plain).abs().max() <= 1e-12 * plain.abs().max()
+    state, steps = layer.initial_state(2), []
+    for k in range(300):
+        y, state = layer.step(u[..., k], state)
+        steps.append(y)
+    assert (torch.stack(steps, -1) - plain).abs().max() <= 1e-12 * plain.abs().max()
+    assert torch.equal(layer.kernel(5)[3:, :, 0].new_tensor(layer.to_system().D[0, 3:]),
+                       torch.zeros(outputs - 3, 3, dtype=torch.float64))  # fmt: skip

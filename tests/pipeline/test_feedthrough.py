@@ -24,7 +24,8 @@ T = 40
 EVALUATED = 1e-9  # two ways to evaluate one error
 
 
-def layer(seed, n=6, m=4, recurrence="post-update"):
+def layer(seed, n=6, m=4, recurrence="post-update", more=0):
+    """Return a layer of m inputs, and m outputs and some more that D does not reach."""
     rng = np.random.default_rng(seed)
 
     def normal(*shape):
@@ -34,8 +35,8 @@ def layer(seed, n=6, m=4, recurrence="post-update"):
     return DiagonalSystem(
         poles,
         normal(1, n, m),
-        normal(1, m, n),
-        np.diag(rng.standard_normal(m))[None],
+        normal(1, m + more, n),
+        (np.eye(m + more, m) * rng.standard_normal(m))[None],
         recurrence=recurrence,
         real_output=True,
     )
@@ -51,9 +52,9 @@ def least_error(full, reduced):
     states = ones.impulse_response(T)[0]  # (T, n, m)
     columns = np.concatenate([states.real, states.imag], axis=1).swapaxes(1, 2).reshape(T * m, -1)
     total = 0.0
-    for j in range(m):
+    for j in range(full.outputs):
         impulse = np.zeros((T, m))
-        impulse[0, j] = 1.0
+        impulse[0, j:][:1] = 1.0  # none for outputs that D does not reach
         design = np.column_stack([columns, impulse.ravel()])
         target = wanted[:, j].ravel()
         rest = target - design @ np.linalg.lstsq(design, target, rcond=None)[0]
@@ -62,10 +63,11 @@ def least_error(full, reduced):
 
 
 @pytest.mark.theorem("diagonal-feedthrough")
+@pytest.mark.parametrize("more", [0, 3])
 @pytest.mark.parametrize("recurrence", ["post-update", "standard"])
 @pytest.mark.parametrize("seed", range(10))
-def test_kept_modes_with_the_best_diagonal(seed, recurrence):
-    full = layer(seed, recurrence=recurrence)
+def test_kept_modes_with_the_best_diagonal(seed, recurrence, more):
+    full = layer(seed, recurrence=recurrence, more=more)
     path = SubsetReductor(horizon=T).path(full)
     best = path.reduction([3])
     reduction = with_diagonal(best, path.root, best.kept)
@@ -106,16 +108,17 @@ def test_an_alternation_ends_with_the_read_out_that_this_starts_from(seed):
 
 @pytest.mark.theorem("diagonal-feedthrough")
 @pytest.mark.parametrize("silent", [(), (1,)])
-def test_outputs_that_count_together(silent):
+@pytest.mark.parametrize("more", [0, 3])
+def test_outputs_that_count_together(silent, more):
     """Against one least-squares problem with all unknowns, by products of Kronecker."""
     rng = np.random.default_rng(0)
-    full = layer(3)
-    m = full.inputs
+    full = layer(3, more=more)
+    m, p = full.inputs, full.outputs
     V = rng.standard_normal((30, m, T)).cumsum(axis=-1)
     V[:, silent] = 0.0
     moments, sensitivity = InputMoments(m, T, system=full), OutputSensitivity(full, T)
     moments.update(V)
-    sensitivity.update(V, rng.standard_normal((30, 1, T)) + 0.3 * rng.standard_normal((30, m, T)))
+    sensitivity.update(V, rng.standard_normal((30, 1, T)) + 0.3 * rng.standard_normal((30, p, T)))
     path = SubsetReductor(metric=OutputMetric(moments, sensitivity)).path(full)
     best = path.reduction([3])
     reduction = with_diagonal(best, path.root, best.kept)
@@ -143,6 +146,10 @@ def test_whose_direct_term_is_a_diagonal():
     assert not has_diagonal(square.replace(C=square.C[:, :2], D=square.D[:, :2]))
     single = square.replace(B=square.B[..., :1], C=square.C[:, :1], D=square.D[:, :1, :1])
     assert not has_diagonal(single)  # nothing to choose
+    wide = layer(0, more=2)
+    assert has_diagonal(wide)
+    assert has_diagonal(layer(0, m=1, more=1))
+    assert not has_diagonal(wide.replace(D=np.ones_like(wide.D)))
 
 
 def network(family, **options):

@@ -83,6 +83,7 @@ def test_channels_and_shared_states_share_a_budget():
 class Layer:
     name: str
     system: DiagonalSystem
+    squared: bool = False
 
     @property
     def states(self):
