@@ -26,8 +26,7 @@ from timing import (
 
 from ssmred.gramians import hankel_singular_values
 from ssmred.norms import h2_norm, hinf_norm
-from ssmred.reductors import BalancedReductor
-from ssmred.reductors.quadratic_subset import quadratic_removal_errors
+from ssmred.reductors import BalancedReductor, quadratic_removal_errors
 from ssmred.report import table
 from ssmred.systems import DenseSystem, DiagonalSystem, QuadraticOutputSystem
 

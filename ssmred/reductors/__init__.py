@@ -11,7 +11,7 @@ from ssmred.reductors.quadratic import QuadraticPath, QuadraticReduction
 from ssmred.reductors.quadratic_balanced import QuadraticBalancedReductor
 from ssmred.reductors.quadratic_h2 import QuadraticH2Reductor
 from ssmred.reductors.quadratic_read_out import with_best_read_out
-from ssmred.reductors.quadratic_subset import QuadraticSubsetReductor
+from ssmred.reductors.quadratic_subset import QuadraticSubsetReductor, quadratic_removal_errors
 from ssmred.reductors.reduction import ErrorBound, Projection, Reduction
 from ssmred.reductors.reductor import Reductor
 from ssmred.reductors.residualised import ResidualisedReductor
@@ -48,6 +48,7 @@ __all__ = [
     "allocate",
     "last_scores",
     "modal_form",
+    "quadratic_removal_errors",
     "removal_curve",
     "score_masks",
     "single_removal_errors",

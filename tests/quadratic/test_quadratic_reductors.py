@@ -19,9 +19,9 @@ from ssmred.reductors import (
     QuadraticBalancedReductor,
     QuadraticSubsetReductor,
     SubsetReductor,
+    quadratic_removal_errors,
     with_best_read_out,
 )
-from ssmred.reductors.quadratic_subset import quadratic_removal_errors
 from ssmred.systems import DenseSystem, DiagonalSystem, QuadraticOutputSystem, is_stable
 
 T = 6
