@@ -38,6 +38,8 @@ from ssmred.networks.layers import LQOLayer
 from ssmred.norms import h2_norm
 from ssmred.pipeline.measured import h2_root, usable
 from ssmred.pipeline.methods import reductor_of
+from ssmred.pipeline.quadratic_bound import NetworkChain
+from ssmred.pipeline.quadratic_removal import QuadraticRemoval
 from ssmred.pipeline.removal import CalibratedMove, CalibratedRemoval, Cut, DataFreeRemoval
 from ssmred.reductors import SubsetPath, SubsetReductor, allocate
 from ssmred.report.figures import GREY, clean, save_figure, style
@@ -162,6 +164,13 @@ METHODS: dict[str, Making] = {
     "balanced, quadratic Gramians": by_layers_alone("balanced", squares=True),
     "subset, linear h2": by_layers_alone("subset", squares=False),
     "balanced, linear Gramians": by_layers_alone("balanced", squares=False),
+    "h2-optimal, layer by layer": lambda n, x, T, seed: QuadraticRemoval(n, T, method="lqo-h2").cut,
+    "h2-optimal, time-limited": lambda n, x, T, seed: (
+        QuadraticRemoval(n, T, method="lqo-limited").cut
+    ),
+    "h2-optimal, network bound": lambda n, x, T, seed: (
+        QuadraticRemoval(n, T, method="lqo-bound", chain=NetworkChain(n, T, data=x)).cut
+    ),
     "modal": by_layers_alone("modal", squares=False),
     "random": random_modes,
 }

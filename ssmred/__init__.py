@@ -14,7 +14,7 @@ from ssmred._version import __version__
 if TYPE_CHECKING:
     from ssmred.certify import Certificate, InputSet, verify
     from ssmred.networks import export
-    from ssmred.pipeline import Inspection, ReductionResult, inspect, load, reduce
+    from ssmred.pipeline import Inspection, ReductionResult, inspect, load, quadratic_bound, reduce
 
 _HOMES = {
     "Certificate": "ssmred.certify",
@@ -24,6 +24,7 @@ _HOMES = {
     "export": "ssmred.networks",
     "inspect": "ssmred.pipeline",
     "load": "ssmred.pipeline",
+    "quadratic_bound": "ssmred.pipeline",
     "reduce": "ssmred.pipeline",
     "verify": "ssmred.certify",
 }
@@ -50,6 +51,7 @@ __all__ = [
     "export",
     "inspect",
     "load",
+    "quadratic_bound",
     "reduce",
     "verify",
 ]

@@ -18,7 +18,7 @@ from typer.testing import CliRunner
 from ssmred import pipeline
 from ssmred.cli import app
 from ssmred.networks.deep import DeepSSM
-from ssmred.pipeline.methods import METHODS
+from ssmred.pipeline.methods import LAYER_METHODS, METHODS
 
 ROOT = Path(__file__).resolve().parents[1]
 STEPS = 24
@@ -237,7 +237,7 @@ def test_json_is_one_object_and_nothing_else(place):
     assert facts["certificate"] == json.loads((place / "as_json" / "certificate.json").read_text())
 
 
-@pytest.mark.parametrize("method", METHODS[1:])
+@pytest.mark.parametrize("method", LAYER_METHODS[1:])
 def test_a_method_that_moves_poles_goes_from_reduce_to_verify(run, tmp_path, method):
     words = ("reduce", *MODEL, "--states", "0.5", "--horizon", STEPS, "--guarantee", "layer")
     facts = json.loads(run(*words, "--method", method, "--out", tmp_path / "it", "--json").stdout)

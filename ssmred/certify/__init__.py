@@ -8,6 +8,7 @@ from ssmred.certify import (  # noqa: F401  (these modules fill the table of rul
     rules_shape,
     rules_ssm,
 )
+from ssmred.certify.blocks import BlockGains, Blocks, network_blocks, signal_energies
 from ssmred.certify.certificate import Certificate, LayerRecord, layer_records
 from ssmred.certify.chain import (
     ChainBound,
@@ -19,6 +20,11 @@ from ssmred.certify.chain import (
 from ssmred.certify.graph import NetworkGraph, Node, operation_name
 from ssmred.certify.guarantees import ASSUMPTIONS, THEOREMS
 from ssmred.certify.inputs import InputSet
+from ssmred.certify.quadratic_chain import (
+    QuadraticBlock,
+    QuadraticChainBound,
+    quadratic_chain_bound,
+)
 from ssmred.certify.rules_table import RULES, check_rules, has_rule, rule
 from ssmred.certify.scale import relative_bound
 from ssmred.certify.statistics import (
@@ -43,6 +49,8 @@ __all__ = [
     "ASSUMPTIONS",
     "RULES",
     "THEOREMS",
+    "BlockGains",
+    "Blocks",
     "Certificate",
     "ChainBound",
     "ErrorBall",
@@ -52,6 +60,8 @@ __all__ = [
     "LayerRecord",
     "NetworkGraph",
     "Node",
+    "QuadraticBlock",
+    "QuadraticChainBound",
     "SequenceTest",
     "Value",
     "Verification",
@@ -62,15 +72,18 @@ __all__ = [
     "has_rule",
     "layer_bounds",
     "layer_records",
+    "network_blocks",
     "network_bound",
     "operation_name",
     "order_statistic_bound",
     "output_errors",
     "output_scale",
+    "quadratic_chain_bound",
     "register_model_reader",
     "relative_bound",
     "required_samples",
     "rule",
+    "signal_energies",
     "split_indices",
     "verify",
 ]

@@ -155,9 +155,22 @@ def reduce(
     ] = None,
     method: Annotated[
         Literal[
-            "subset", "alternating", "balanced", "residualised", "h2_optimal", "modal", "hankel"
+            "subset",
+            "alternating",
+            "balanced",
+            "residualised",
+            "h2_optimal",
+            "modal",
+            "hankel",
+            "lqo-bound",
+            "lqo-h2",
+            "lqo-limited",
+            "lqo-balanced",
         ],
-        typer.Option(help="How systems are made smaller; all but subset and modal move poles."),
+        typer.Option(
+            help="How systems are made smaller; all but subset, alternating and modal move poles. "
+            "lqo-...: networks of layers with quadratic outputs."
+        ),
     ] = "subset",
     feedthrough: Annotated[
         Literal["full", "diagonal"],

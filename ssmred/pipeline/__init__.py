@@ -2,6 +2,7 @@
 
 from ssmred.pipeline.inspected import Inspection
 from ssmred.pipeline.inspection import inspect
+from ssmred.pipeline.quadratic_bound import quadratic_bound
 from ssmred.pipeline.reduction import reduce
 from ssmred.pipeline.result import Alternative, ReductionResult, RemovalCurve, load
 
@@ -12,5 +13,6 @@ __all__ = [
     "RemovalCurve",
     "inspect",
     "load",
+    "quadratic_bound",
     "reduce",
 ]

@@ -7,6 +7,7 @@ import math
 from ssmred.networks import ImportedNetwork
 from ssmred.pipeline.feedthrough import DIAGONAL, has_diagonal
 from ssmred.pipeline.guarantees import Outcome, layer_share
+from ssmred.pipeline.methods import LAYER_METHODS, SUBSET
 from ssmred.pipeline.progress import Progress
 from ssmred.pipeline.removal import DataFreeRemoval
 from ssmred.pipeline.request import Request
@@ -36,7 +37,7 @@ def alternatives(
         removal = DataFreeRemoval(
             network,
             request.horizon,
-            method=request.method,
+            method=request.method if request.method in LAYER_METHODS else SUBSET,
             advance=bars.stage("asking the layers", len(network.layers)),
         )
     if isinstance(removal, DataFreeRemoval):

@@ -31,8 +31,10 @@ from ssmred.errors import DataError
 from ssmred.networks import ImportedNetwork, trace, weights_sha256
 from ssmred.networks.sensing import outputs
 from ssmred.networks.tracing import floating_dtype
-from ssmred.pipeline.methods import SUBSET
+from ssmred.pipeline.methods import LQO_BOUND, QUADRATIC, SUBSET
 from ssmred.pipeline.progress import Progress
+from ssmred.pipeline.quadratic_bound import NetworkChain
+from ssmred.pipeline.quadratic_removal import QuadraticRemoval
 from ssmred.pipeline.removal import (
     CalibratedMove,
     CalibratedRemoval,
@@ -42,7 +44,7 @@ from ssmred.pipeline.removal import (
     Weigher,
     relative_to_layer,
 )
-from ssmred.pipeline.request import HELD_OUT, Request
+from ssmred.pipeline.request import HELD_OUT, Request, check_inputs, default_inputs
 from ssmred.pipeline.search import Trial, boldest
 from ssmred.reductors import ReductionPath, allocate
 
@@ -254,6 +256,15 @@ def _removal(
     network: ImportedNetwork, request: Request, bars: Progress, weigh: Weigher | None = None
 ) -> Removal:
     advance = bars.stage("weighing states", len(network.layers))
+    if request.method in QUADRATIC:
+        chain = None
+        if request.method == LQO_BOUND:
+            chain = NetworkChain(
+                network, request.horizon, inputs=request.inputs, data=request.weigh
+            )
+        return QuadraticRemoval(
+            network, request.horizon, method=request.method, chain=chain, advance=advance
+        )
     if request.metric == "calibrated":
         data = _given(request.weigh)
         if request.method == SUBSET:
@@ -331,22 +342,6 @@ def _certificate(
         created=datetime.datetime.now(datetime.UTC).date().isoformat(),
         **content,
     )
-
-
-def default_inputs(graph: NetworkGraph) -> InputSet:
-    """Return every token sequence behind an Embedding, else ``|u| <= 1`` at every step."""
-    tokens = graph.input.param("tokens", False)
-    return InputSet.tokens() if tokens else InputSet.box(-1.0, 1.0)
-
-
-def check_inputs(graph: NetworkGraph, inputs: InputSet) -> None:
-    """Refuse token sequences for a network that takes numbers, and the reverse."""
-    tokens = bool(graph.input.param("tokens", False))
-    if tokens != (inputs.kind == "tokens"):
-        raise DataError(
-            f"reduce: the network takes {'tokens' if tokens else 'numbers'}, but the declared set "
-            f"is {inputs.describe()}. Use InputSet.{'tokens()' if tokens else 'box(low, high)'}."
-        )
 
 
 def _scale_of_set(

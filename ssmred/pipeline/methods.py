@@ -10,7 +10,16 @@ from ssmred.reductors import Reductor, SubsetReductor
 from ssmred.systems import DiagonalSystem
 from ssmred.systems.stability import is_stable
 
-__all__ = ["ALTERNATING", "METHODS", "SUBSET", "check_method", "reductor_of"]
+__all__ = [
+    "ALTERNATING",
+    "LAYER_METHODS",
+    "LQO_BOUND",
+    "METHODS",
+    "QUADRATIC",
+    "SUBSET",
+    "check_method",
+    "reductor_of",
+]
 
 SUBSET, ALTERNATING = "subset", "alternating"
 """Keep poles and fit C and D, or B too; all other methods move poles."""
@@ -23,7 +32,21 @@ _REDUCTORS = {
     "hankel": ("ssmred.reductors.hankel", "HankelReductor"),
 }
 
-METHODS = (SUBSET, ALTERNATING, *_REDUCTORS)
+LQO_BOUND = "lqo-bound"
+"""Divide states so that the chain of h2 errors has the least bound."""
+
+QUADRATIC = {
+    LQO_BOUND: "h2",
+    "lqo-h2": "h2",
+    "lqo-limited": "limited",
+    "lqo-balanced": "balanced",
+}
+"""Methods for networks whose layers all square outputs, and how each finds states."""
+
+LAYER_METHODS = (SUBSET, ALTERNATING, *_REDUCTORS)
+"""Methods for any layers."""
+
+METHODS = (*LAYER_METHODS, *QUADRATIC)
 
 
 def check_method(method: str) -> str:

@@ -74,11 +74,18 @@ def reduce(
     metric : {"h2", "calibrated"}, optional
         How removals are scored: by the layers alone, or on the signals the layers see. Default:
         calibrated with data.
-    method : {"subset", "alternating", "balanced", "residualised", "h2_optimal", "modal", "hankel"}
+    method : str
+        One of "subset", "alternating", "balanced", "residualised", "h2_optimal", "modal", "hankel",
+        "lqo-bound", "lqo-h2", "lqo-limited", "lqo-balanced".
         How a layer's systems are made smaller: which poles are left. "subset", "alternating" and
         "modal" keep some, the others move them. The read-out is the best one in the metric for
         every method; "alternating" fits B as well, in turn, by the layers alone.
-        Calibrated, only "subset" and "balanced" look at the data for the poles.
+        Calibrated, only "subset" and "balanced" look at the data for the poles. Those of "lqo-..."
+        are for networks whose layers all have quadratic outputs (LQO), and score by the h2 norm of
+        linear and quadratic outputs: poles of a search for the least error ("lqo-h2"), the same
+        over the horizon ("lqo-limited"), or of balanced truncation ("lqo-balanced"), each layer by
+        itself; "lqo-bound" searches too, and divides the states so that the bound of the network in
+        these errors is least (:func:`ssmred.quadratic_bound`), which needs a horizon or data.
     feedthrough : {"full", "diagonal"}
         Shape of D in a reduced layer whose channels share one state and whose own D is a diagonal
         matrix (S5, LRU). The best one is full; a diagonal one holds fewer numbers, and the layer's

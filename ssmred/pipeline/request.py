@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from ssmred.certify import InputSet, required_samples, split_indices
+from ssmred.certify import InputSet, NetworkGraph, required_samples, split_indices
 from ssmred.errors import (
     CheckpointError,
     DataError,
@@ -23,7 +23,7 @@ from ssmred.errors import (
 from ssmred.networks import ImportedNetwork
 from ssmred.networks.sensing import lengths_seen
 from ssmred.pipeline.feedthrough import FEEDTHROUGHS, FULL
-from ssmred.pipeline.methods import check_method
+from ssmred.pipeline.methods import QUADRATIC, check_method
 
 GUARANTEES = ("worst-case", "statistical", "layer")
 METRICS = ("h2", "calibrated")
@@ -114,7 +114,13 @@ def check_request(
     guarantee = _choice(
         "guarantee", guarantee, GUARANTEES, "worst-case" if tensor is None else "statistical"
     )
-    metric = _choice("metric", metric, METRICS, "h2" if tensor is None else "calibrated")
+    by_layers = tensor is None or method in QUADRATIC
+    metric = _choice("metric", metric, METRICS, "h2" if by_layers else "calibrated")
+    if metric == "calibrated" and method in QUADRATIC:
+        raise RequestError(
+            f"reduce: method {method!r} scores by the h2 norm of linear and quadratic outputs, got "
+            "metric='calibrated'. Leave metric out."
+        )
     for wanted, name in ((guarantee, "statistical"), (metric, "calibrated")):
         if wanted == name and tensor is None:
             raise DataError(f"reduce: {name!r} needs data, got data=None. Pass data=.")
@@ -292,6 +298,22 @@ def split(
         )
     decide, hold = split_indices(len(data), seed, fraction=HELD_OUT)
     return data[decide], data[hold]
+
+
+def default_inputs(graph: NetworkGraph) -> InputSet:
+    """Return every token sequence behind an Embedding, else ``|u| <= 1`` at every step."""
+    tokens = graph.input.param("tokens", False)
+    return InputSet.tokens() if tokens else InputSet.box(-1.0, 1.0)
+
+
+def check_inputs(graph: NetworkGraph, inputs: InputSet) -> None:
+    """Refuse token sequences for a network that takes numbers, and the reverse."""
+    tokens = bool(graph.input.param("tokens", False))
+    if tokens != (inputs.kind == "tokens"):
+        raise DataError(
+            f"reduce: the network takes {'tokens' if tokens else 'numbers'}, but the declared set "
+            f"is {inputs.describe()}. Use InputSet.{'tokens()' if tokens else 'box(low, high)'}."
+        )
 
 
 def _choice(name: str, value: str | None, known: tuple[str, ...], default: str) -> str:

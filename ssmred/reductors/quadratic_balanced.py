@@ -36,6 +36,8 @@ class QuadraticBalancedReductor(QuadraticReductor):
         poles and B that it leaves.
     horizon : int, optional
         Balance the Gramians of so many terms, and compare so many samples; None is infinite.
+    direct : bool
+        Whether the best read-out has a D of its own; else it is the full system's.
 
     Notes
     -----
@@ -55,12 +57,18 @@ class QuadraticBalancedReductor(QuadraticReductor):
     method = "balanced, quadratic outputs"
 
     def __init__(
-        self, *, form: str = "dense", read_out: str = "projected", horizon: int | None = None
+        self,
+        *,
+        form: str = "dense",
+        read_out: str = "projected",
+        horizon: int | None = None,
+        direct: bool = True,
     ) -> None:
         super().__init__(horizon=horizon)
         where = "QuadraticBalancedReductor"
         self.form = check_choice(form, FORMS, "form", where)
         self.read_out = check_choice(read_out, READ_OUTS, "read_out", where)
+        self.direct = direct
 
     def path(self, system: QuadraticOutputSystem) -> QuadraticPath:  # type: ignore[override]
         """Return what every order costs.
@@ -102,7 +110,9 @@ class _BalancedPath(QuadraticPath):
         flat = dense_result(self.flat, part.A, part.B, part.C, self.flat.D)
         linear = flat.replace(**{name: getattr(flat, name)[0] for name in "ABCD"})
         if self.reductor.read_out == "best":
-            system = with_best_read_out(self.system, linear, horizon=self.horizon)
+            system = with_best_read_out(
+                self.system, linear, horizon=self.horizon, direct=self.reductor.direct
+            )
         else:
             M = projected_forms(self.system, part.projection.V[0])
             system = QuadraticOutputSystem.of(linear, M, convention=self.system.convention)

@@ -9,6 +9,8 @@ import math
 from dataclasses import replace
 from functools import cached_property
 
+import numpy as np
+
 from ssmred.checks import check_choice, check_integer, check_tolerance
 from ssmred.errors import AccuracyError
 from ssmred.reductors.quadratic import QuadraticPath, QuadraticReduction, QuadraticReductor
@@ -20,7 +22,7 @@ from ssmred.reductors.quadratic_read_out import with_best_read_out
 from ssmred.reductors.quadratic_tsia import quadratic_two_sided
 from ssmred.systems.quadratic import QuadraticOutputSystem
 
-__all__ = ["QuadraticH2Reductor"]
+__all__ = ["QuadraticH2Path", "QuadraticH2Reductor"]
 
 METHODS = ("tsia", "descent", "both")
 FORMS = ("dense", "diagonal")
@@ -50,6 +52,8 @@ class QuadraticH2Reductor(QuadraticReductor):
         In which form the reduced system comes back.
     horizon : int, optional
         Number of samples over which kernels are compared; None is infinite.
+    direct : bool
+        Whether D is free too; else it is the full system's.
     rtol : float
         The iteration has converged once no pole moves by more (pseudo-hyperbolic distance), and no
         row of B turns by more; descent where no derivative of the squared error exceeds so much of
@@ -85,6 +89,7 @@ class QuadraticH2Reductor(QuadraticReductor):
         method: str = "both",
         form: str = "dense",
         horizon: int | None = None,
+        direct: bool = True,
         rtol: float = 1e-6,
         steps: int = 100,
     ) -> None:
@@ -92,6 +97,7 @@ class QuadraticH2Reductor(QuadraticReductor):
         where = "QuadraticH2Reductor"
         self.algorithm = check_choice(method, METHODS, "method", where)
         self.form = check_choice(form, FORMS, "form", where)
+        self.direct = direct
         self.rtol = check_tolerance(rtol, where, name="rtol")
         self.steps = check_integer(steps, "steps", where, low=1)
         self.method = f"h2-optimal, quadratic outputs, {method}"
@@ -109,16 +115,22 @@ class QuadraticH2Reductor(QuadraticReductor):
         QuadraticPath
         """
         self.check_accepts(system)
-        return _H2Path(system, self)
+        return QuadraticH2Path(system, self)
 
 
-class _H2Path(QuadraticPath):
-    """Hold the balanced bases, from which every search starts, and what was found."""
+class QuadraticH2Path(QuadraticPath):
+    """Hold the balanced bases, from which every search starts, and what was found.
+
+    Attributes
+    ----------
+    starts : QuadraticPath
+        Balanced truncation with the best read-out.
+    """
 
     def __init__(self, full: QuadraticOutputSystem, reductor: QuadraticH2Reductor) -> None:
-        self.starts = QuadraticBalancedReductor(read_out="best", horizon=reductor.horizon).path(
-            full
-        )
+        self.starts = QuadraticBalancedReductor(
+            read_out="best", horizon=reductor.horizon, direct=reductor.direct
+        ).path(full)
         super().__init__(full, self.starts.system, reductor.horizon)
         self.reductor = reductor
         self.found: dict[int, QuadraticReduction] = {}
@@ -126,7 +138,12 @@ class _H2Path(QuadraticPath):
     @cached_property
     def objective(self) -> QuadraticObjective:
         """The squared error as a function of poles and B."""
-        return QuadraticObjective(self.full, self.horizon)
+        return QuadraticObjective(self.full, self.horizon, direct=self.reductor.direct)
+
+    def balanced_states(self, order: int) -> ModalStates | None:
+        """Return the modes of the balanced truncation to an order, None if they are no use."""
+        part = self.starts.balancing.compression(np.arange(1), order)
+        return modal_states(part.A[0], part.B[0], self.objective.real)
 
     def reduced(self, order: int) -> QuadraticReduction:
         """Return the best system found of this order."""
@@ -159,12 +176,14 @@ class _H2Path(QuadraticPath):
         energy = math.sqrt(self.objective.energy)
         if order == 0 or start.bound.value <= EXACT * energy:
             return self._finished(start, start.system, True)
-        begin = modal_states(start.system.A, start.system.B, self.objective.real)
+        begin = self.balanced_states(order)
         candidates = [(start.system, False)]
         if begin is not None and len(begin.poles):
             states, converged = self._states(begin)
             linear = states.system(self.system.linear)
-            system = with_best_read_out(self.system, linear, horizon=self.horizon)
+            system = with_best_read_out(
+                self.system, linear, horizon=self.horizon, direct=self.reductor.direct
+            )
             candidates.insert(0, (system, converged))
         finished = []
         for number, (system, converged) in enumerate(candidates, 1):

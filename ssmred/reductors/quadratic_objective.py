@@ -62,26 +62,30 @@ class QuadraticObjective:
         One system; a half spectrum is written out.
     horizon : int or None
         Number of samples; None is infinite.
+    direct : bool
+        Whether D of the models is free too; else it is the full system's.
 
     Attributes
     ----------
     real : bool
         Whether models have conjugate pairs.
     energy : float
-        Squared norm of all that poles and rows have to do with: without the first sample, which D
-        makes right.
+        Squared norm of all that poles and rows have to do with: without D, and without the first
+        sample where a free D makes it right.
     stable : bool
         Whether all poles of the system are stable.
 
     Notes
     -----
-    Level FLOAT. A post-update output ``C A^k B``, ``k >= 1``, is ``(C A) A^{k-1} B``: the model is
-    sought for ``C A``. Cost of an evaluation: O(n r (m + p q)) for modes and factors of rank q;
-    O(n^2 r) more for a dense A (by one Schur form, or over a horizon by powers of A), O(p n^2 r)
-    for whole M. Theory: ``theory/quadratic-h2.md``.
+    Level FLOAT. A post-update output ``C A^k B``, ``k >= 1``, is ``(C A) A^{k-1} B``: with a free D
+    the model is sought for ``C A``. Cost of an evaluation: O(n r (m + p q)) for modes and factors
+    of rank q; O(n^2 r) more for a dense A (by one Schur form, or over a horizon by powers of A),
+    O(p n^2 r) for whole M. Theory: ``theory/quadratic-h2.md``.
     """
 
-    def __init__(self, full: QuadraticOutputSystem, horizon: int | None) -> None:
+    def __init__(
+        self, full: QuadraticOutputSystem, horizon: int | None, *, direct: bool = True
+    ) -> None:
         self.real, self.stable = full.is_real, is_stable(full.linear)
         work = full
         if full.is_real:
@@ -91,8 +95,11 @@ class QuadraticObjective:
         # terms of what linear and quadratic outputs see; 0 is infinity
         self.later = 0 if horizon is None else horizon - 1
         self.all = horizon or 0 if full.is_post_update else self.later
-        self.empty = horizon == 1  # no later sample
-        self.energy = _energy(work, horizon)
+        shifted = work.is_post_update and direct
+        if work.is_post_update and not direct:
+            self.later = self.all
+        self.empty = horizon == 1 and self.later != self.all  # no later sample
+        self.energy = _energy(work, horizon, shifted)
         linear = work.linear
         if isinstance(linear, DiagonalSystem):
             self.reach: _Reach = _Modes(linear.poles, self.continuous)
@@ -105,7 +112,7 @@ class QuadraticObjective:
             self.reach = _Powers(linear.to_dense().A, sorted({self.later, self.all} - {0}))
         self.hermitian = work.convention == HERMITIAN
         self.B, self.C = work.B + 0j, work.C + 0j
-        if work.is_post_update:
+        if shifted:
             self.C = adjoint(self.reach.times(adjoint(self.C), dual=True))
         self.factors = work.factors
         self.matrices = work.M if work.factors is None else None
@@ -332,9 +339,9 @@ def _inverse(P: np.ndarray) -> np.ndarray:
     return (vectors / values[kept]) @ adjoint(vectors)
 
 
-def _energy(work: QuadraticOutputSystem, horizon: int | None) -> float:
-    """Return the squared norm of all samples but the first, and of the quadratic outputs."""
-    linear = work.linear.with_recurrence("standard") if work.is_discrete else work.linear
+def _energy(work: QuadraticOutputSystem, horizon: int | None, shifted: bool) -> float:
+    """Return the squared norm of linear outputs without D, or the first sample, and the others."""
+    linear = work.linear.with_recurrence("standard") if shifted else work.linear
     later = h2_norm(linear.replace(D=np.zeros_like(work.D)), horizon=horizon)
     silent = work.replace(C=np.zeros_like(work.C), D=np.zeros_like(work.D))
     return float(np.square(later) + np.square(h2_norm(silent, horizon=horizon)))

@@ -20,7 +20,11 @@ __all__ = ["projected_forms", "read_out_roots", "with_best_read_out"]
 
 
 def with_best_read_out(
-    full: QuadraticOutputSystem, states: LinearSystem, *, horizon: int | None = None
+    full: QuadraticOutputSystem,
+    states: LinearSystem,
+    *,
+    horizon: int | None = None,
+    direct: bool = True,
 ) -> QuadraticOutputSystem:
     """Return the system on given states whose C, D and M have the least h2 error.
 
@@ -33,6 +37,8 @@ def with_best_read_out(
         ``real_output``; for a ``full`` with real outputs real, or with all conjugates.
     horizon : int or None
         Number of samples of the kernels that are compared.
+    direct : bool
+        Whether D is free too; else it is the full system's.
 
     Returns
     -------
@@ -80,11 +86,11 @@ def with_best_read_out(
             )
         )
     work = full.realified() if full.real_output else full
-    first, second = read_out_roots(work, states, horizon, where)
+    first, second = read_out_roots(work, states, horizon, where, direct=direct)
     W, C_map = (_map(L, work.order) for L in (second, first))
     C = work.C @ C_map
     D = work.D
-    if work.is_post_update:  # D makes the first sample equal
+    if work.is_post_update and direct:  # D makes the first sample equal
         D = work.D + work.C @ work.B - C @ states.B
     return QuadraticOutputSystem.of(
         states.replace(C=C, D=D), projected_forms(work, W), convention=work.convention
@@ -92,21 +98,27 @@ def with_best_read_out(
 
 
 def read_out_roots(
-    full: QuadraticOutputSystem, states: LinearSystem | None, horizon: int | None, where: str
+    full: QuadraticOutputSystem,
+    states: LinearSystem | None,
+    horizon: int | None,
+    where: str,
+    *,
+    direct: bool = True,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return square roots (n + r, K) of what C, and of what M, is fitted in.
 
     Of the states of both, one above the other (states None: of the full system alone). The first
-    sample of a post-update response is no matter of C: D makes it right.
+    sample of a post-update response is no matter of C where D is free: D makes it right.
     """
     length = check_horizon_of(full.linear, horizon, where)
     if states is not None:
         check_horizon_of(states, horizon, where)
     joint = full.linear if states is None else stacked_states(full.linear, states)
     later = None if length is None else length - 1
+    if not (full.is_post_update and direct):
+        both = _root(joint, length if full.is_post_update else later, where)
+        return both, both
     first = _root(joint, later, where)
-    if not full.is_post_update:
-        return first, first
     second = first if length is None else _root(joint, length, where)
     A = joint.poles[:, None] * first if isinstance(joint, DiagonalSystem) else joint.A @ first  # type: ignore[attr-defined]
     return A, second

@@ -15,7 +15,7 @@ from matplotlib.ticker import MaxNLocator
 from ssmred.errors import ShapeError, message
 from ssmred.report.figures import BLUE, GREY, LIGHT, ORANGE, clean, save_figure, style
 
-__all__ = ["ReductionPicture", "picture_of", "plot_latency", "plot_reduction"]
+__all__ = ["ReductionPicture", "picture_of", "plot_latency", "plot_reduction", "plot_weights"]
 
 
 _VARIANTS = (
@@ -171,6 +171,61 @@ def _channel_states(model: Any, layers: Sequence[Any]) -> list[np.ndarray] | Non
             return None  # the layer's channels are not told apart here: bars per layer instead
         rows += inside
     return rows
+
+
+def plot_weights(
+    bound: Any, path: str | os.PathLike[str] | None = None, *, names: Sequence[str] | None = None
+) -> Figure:
+    """Draw what each layer's error is worth at the output, and what each adds to the bound.
+
+    Parameters
+    ----------
+    bound : QuadraticChainBound
+        See :func:`ssmred.quadratic_bound`.
+    path : path, optional
+        Where to save the figure too; the write is atomic.
+    names : sequence of str, optional
+        Of the layers, front to back; their numbers by default.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+        Logarithmic bars; what is 0 or infinite has none.
+
+    Raises
+    ------
+    ShapeError
+        If there are not as many names as layers.
+    """
+    labels = [str(k + 1) for k in range(len(bound.weights))] if names is None else list(names)
+    if len(labels) != len(bound.weights):
+        raise ShapeError(
+            message(
+                "plot_weights",
+                "names has the wrong length",
+                expected=f"{len(bound.weights)}",
+                got=f"{len(labels)}",
+            )
+        )
+    panels = [("Output error per unit of h2 error", bound.weights, BLUE)]
+    if any(bound.errors):
+        panels.append((f"Contribution to the bound {bound.bound:.2g}", bound.contributions, ORANGE))
+    with style():
+        figure = Figure(figsize=(4.2 * len(panels), 3.0), layout="constrained")
+        for axes, (title, values, colour) in zip(
+            np.ravel(figure.subplots(1, len(panels))), panels, strict=True
+        ):
+            heights = np.asarray(values, dtype=np.float64)
+            drawn = np.isfinite(heights) & (heights > 0)
+            axes.bar(np.flatnonzero(drawn), heights[drawn], color=colour, width=0.6)
+            axes.set_xticks(range(len(labels)), labels)
+            axes.set_yscale("log")
+            axes.set_title(title)
+            axes.set_xlabel("layer, from the input")
+            clean(axes, grid="y")
+        if path is not None:
+            save_figure(figure, path)
+    return figure
 
 
 def plot_latency(report: Any, path: str | os.PathLike[str] | None = None) -> Figure:

@@ -10,7 +10,7 @@ import pytest
 from ssmred.errors import AccuracyError
 from ssmred.norms import h2_norm
 from ssmred.pipeline.measured import h2_root, measured, united, usable, with_read_out
-from ssmred.pipeline.methods import METHODS, reductor_of
+from ssmred.pipeline.methods import LAYER_METHODS, reductor_of
 from ssmred.reductors import allocate, removal_curve
 from ssmred.systems import DiagonalSystem
 
@@ -37,7 +37,7 @@ def gap(full: DiagonalSystem, reduced: DiagonalSystem, length: int = HORIZON) ->
     return np.linalg.norm(difference.reshape(len(full.poles), -1), axis=-1)
 
 
-@pytest.mark.parametrize("method", METHODS[1:])
+@pytest.mark.parametrize("method", LAYER_METHODS[1:])
 @pytest.mark.parametrize("horizon", [HORIZON, None])
 def test_errors_are_those_of_the_reductions(method: str, horizon: int | None) -> None:
     system = layer()
@@ -54,7 +54,7 @@ def test_errors_are_those_of_the_reductions(method: str, horizon: int | None) ->
         )
 
 
-@pytest.mark.parametrize("method", METHODS[1:])
+@pytest.mark.parametrize("method", LAYER_METHODS[1:])
 def test_states_are_divided_by_the_measured_errors(method: str) -> None:
     system = layer(1)
     path = measured(reductor_of(method, system, HORIZON).path(system), HORIZON)
@@ -100,7 +100,7 @@ def test_channels_that_were_unstable_may_stay_so() -> None:
 
 
 @pytest.mark.theorem("optimal-readout")
-@pytest.mark.parametrize("method", METHODS[1:])
+@pytest.mark.parametrize("method", LAYER_METHODS[1:])
 @pytest.mark.parametrize("horizon", [HORIZON, None])
 def test_read_out_against_least_squares(method: str, horizon: int | None) -> None:
     system = layer(3)

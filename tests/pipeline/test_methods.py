@@ -15,9 +15,9 @@ from small_networks import HORIZON, classifier, sequences
 import ssmred
 from ssmred.errors import CertificateError, CheckpointError, RequestError, UnstableSystemError
 from ssmred.networks import ReducedSSM, import_network
-from ssmred.pipeline.methods import METHODS
+from ssmred.pipeline.methods import LAYER_METHODS
 
-MOVING = METHODS[1:]
+MOVING = LAYER_METHODS[1:]
 MOVE_POLES = [method for method in MOVING if method not in ("modal", "alternating")]
 GUARANTEES = {
     "worst-case": {"horizon": HORIZON, "guarantee": "worst-case"},
@@ -43,7 +43,7 @@ def response_gap(model: torch.nn.Module, reduced: torch.nn.Module) -> list[tuple
     return rows
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", LAYER_METHODS)
 @pytest.mark.parametrize("wish", GUARANTEES.values(), ids=GUARANTEES)
 def test_every_method_makes_a_certificate_that_verifies(
     method: str, wish: dict, tmp_path: Path

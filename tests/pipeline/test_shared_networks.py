@@ -14,7 +14,7 @@ from ssmred.networks.deep import DeepSSM
 from ssmred.norms import h2_error, h2_norm
 from ssmred.pipeline import removal as module
 from ssmred.pipeline.measured import h2_root, united, with_read_out
-from ssmred.pipeline.methods import ALTERNATING, METHODS
+from ssmred.pipeline.methods import ALTERNATING, LAYER_METHODS
 from ssmred.pipeline.removal import CalibratedRemoval, Cut, data_free_path, relative_to_layer
 from ssmred.reductors import SubsetReductor, allocate, removal_curve
 from ssmred.systems import DiagonalSystem
@@ -39,7 +39,7 @@ def layer(rng, H, n, m, p, recurrence="post-update"):
 
 
 @pytest.mark.theorem("optimal-readout")
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", LAYER_METHODS)
 @pytest.mark.parametrize("horizon", [None, T])
 def test_every_method_takes_a_shared_state(method, horizon):
     rng = np.random.default_rng(1)

@@ -65,14 +65,18 @@ def test_sums_over_poles_are_what_they_say(continuous):
 @pytest.mark.theorem("quadratic-h2")
 @pytest.mark.parametrize(("time", "horizon"), TIMES)
 @pytest.mark.parametrize("form", FORMS)
-def test_objective_and_gradient(form, time, horizon):
+@pytest.mark.parametrize("direct", [True, False])
+def test_objective_and_gradient(form, time, horizon, direct):
     """J is the squared error of the best read-out; its derivatives are difference quotients."""
     full = in_time(3, form, time, horizon, n=5)
-    objective = QuadraticObjective(full, horizon)
+    objective = QuadraticObjective(full, horizon, direct=direct)
     states = modes_for(full)
     poles, rows = states.written_out()
     found = objective(poles, rows)
-    model = with_best_read_out(plain(full), states.system(full.linear), horizon=horizon)
+    model = with_best_read_out(
+        plain(full), states.system(full.linear), horizon=horizon, direct=direct
+    )
+    assert direct or np.array_equal(model.D, plain(full).D)
     error = h2_error(plain(full), model, horizon=horizon)
     np.testing.assert_allclose(found.value, error**2, rtol=1e-9)
     rng = np.random.default_rng(2)

@@ -15,8 +15,9 @@ import pytest
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 
+from ssmred.certify import QuadraticBlock, quadratic_chain_bound
 from ssmred.errors import ShapeError, UnsupportedOperationError
-from ssmred.report import figures, plot_latency, plot_reduction
+from ssmred.report import figures, plot_latency, plot_reduction, plot_weights
 from ssmred.report.plots import ReductionPicture, picture_of
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -258,3 +259,19 @@ def test_figures_need_no_torch():
         check=True,
     )
     assert run.stdout.strip() == "False"
+
+
+def test_weights_of_layers(tmp_path):
+    blocks = [QuadraticBlock(f"layers.{k}", 1.0, 1.0, 1.0, 1.0, 0.5) for k in range(3)]
+    bound = quadratic_chain_bound(blocks, [0.1, 0.0, 0.2], [0.5] * 3, 16)
+    figure = plot_weights(bound, tmp_path / "weights.png")
+    weights, parts = figure.axes
+    assert [bar.get_height() for bar in weights.patches] == list(bound.weights)
+    heights = [bar.get_height() for bar in parts.patches]
+    assert heights == [c for c in bound.contributions if c]  # 0 has no logarithm
+    assert weights.get_yscale() == "log"
+    assert (tmp_path / "weights.png").stat().st_size > 1000
+    none = quadratic_chain_bound(blocks, [0.0] * 3, [0.5] * 3, 16)
+    assert len(plot_weights(none, names=["a", "b", "c"]).axes) == 1
+    with pytest.raises(ShapeError, match="expected 3, got 2"):
+        plot_weights(none, names=["a", "b"])
