@@ -44,6 +44,7 @@ def export_bilinear(
     *,
     layers: Collection[str] | None = None,
     form: str = "diagonal",
+    horizon: int | None = None,
     example_shape: tuple[int, ...] | None = None,
     tokens: bool | None = None,
 ) -> dict[str, GatedSystem]:
@@ -62,8 +63,9 @@ def export_bilinear(
     form : {"diagonal", "dense"}
         Modes with their conjugates, where the filter has modes, or real matrices, which the
         reductors that move poles keep real.
-    example_shape, tokens
-        As of `trace`, where the network does not show them.
+    horizon, example_shape, tokens
+        As of `trace`: the length of sequences where the network uses it, the shape and kind of one
+        input where the network does not show them.
 
     Returns
     -------
@@ -94,7 +96,9 @@ def export_bilinear(
     (['layers.0', 'layers.1'], 4)
     """
     check_choice(form, FORMS, "form", WHERE)
-    translation, output = follow(model, example_shape=example_shape, tokens=tokens, strict=False)
+    translation, output = follow(
+        model, horizon=horizon, example_shape=example_shape, tokens=tokens, strict=False
+    )
     filters = {node.name: node for node in translation.nodes if node.op == "ssm"}
     wanted = list(filters) if layers is None else list(layers)
     unknown = sorted(set(wanted) - set(filters))
@@ -185,9 +189,9 @@ class _Path:
         return node.op == "multiply" and self.known.issuperset(node.inputs) and "time" in node.axes
 
     def _described(self, node: Node) -> str:
-        if not self.known.issuperset(node.inputs):
-            return f"{node.op!r} ({node.name}) with another signal"
-        return f"{node.op!r} ({node.name})"
+        op = "an operation without a rule" if node.op == "opaque" else repr(node.op)
+        alone = self.known.issuperset(node.inputs)
+        return f"{op} ({node.name})" + ("" if alone else " with another signal")
 
 
 def _is_stepwise(node: Node, known: dict[str, Node]) -> bool:

@@ -250,6 +250,11 @@ class Pooled(Block):
         return self.w1(y) * self.w2(y)
 
 
+class Unknown(Block):
+    def gate(self, y, x):
+        return y.mT**3
+
+
 class Shifted(Block):
     def gate(self, y, x):
         return y[..., 1:] * y[..., 1:]
@@ -264,6 +269,7 @@ REFUSED = {
     Cubed: "ssm: it goes into 2 products",
     Returned: "ssm: the network returns its outputs without a product",
     Pooled: r"ssm: it goes into 'mean' \(mean",
+    Unknown: r"ssm: it goes into an operation without a rule \(pow",
     Shifted: "depends on the sequence length",
 }
 
@@ -273,6 +279,12 @@ def test_other_blocks_are_refused_by_name(block):
     model = block(made(lambda: LRU(WIDTH, 8), 3, torch.float64)).double().eval()
     with pytest.raises(UnsupportedOperationError, match=REFUSED[block]):
         export_bilinear(model)
+
+
+def test_pieces_of_time_are_refused_where_the_length_is_known_too():
+    model = Shifted(made(lambda: LRU(WIDTH, 8), 3, torch.float64)).double().eval()
+    with pytest.raises(UnsupportedOperationError, match=r"ssm: it goes into 'slice'"):
+        export_bilinear(model, horizon=T)
 
 
 def test_filters_that_run_backwards_are_refused():
@@ -341,8 +353,7 @@ def test_networks_trace_stream_and_are_stored(layer, tmp_path):
     model = network(6, layer, pooling="last")
     x = inputs(2, 20, 2)
     assert [node.op for node in trace(model)].count("multiply") == 2
-    if layer != "s4":  # made for whole sequences
-        assert_streams(model, x)
+    assert_streams(model, x)
     result = ssmred.reduce(model, states=0.5, horizon=T, guarantee="layer", progress=False)
     assert_streams(result.model, x)
     result.save(tmp_path / "small")
@@ -457,6 +468,7 @@ def test_guarantees_from_data():
     result = ssmred.reduce(
         model, states=0.7, data=x, guarantee="worst-case", inputs="data", progress=False
     )
+    ssmred.verify(result.certificate, model, result.model, data=x)
     low, high = (np.asarray(result.certificate.inputs[name]) for name in ("low", "high"))
     with torch.no_grad():
         for u in (x, corners(np.random.default_rng(2), 20, low.min(), high.max())):
