@@ -16,6 +16,7 @@ from ssmred.networks.adapters.s4d_reading import read_s4d
 from ssmred.networks.adapters.s4op import read_s4op
 from ssmred.networks.adapters.s4op_network import network_from_s4op
 from ssmred.networks.adapters.s5 import S5Adapter, read_s5
+from ssmred.networks.bilinear import export_bilinear
 from ssmred.networks.cores import core_for
 from ssmred.networks.dense_core import DenseSSM
 from ssmred.networks.discovery import (
@@ -60,6 +61,7 @@ __all__ = [
     "check_adapter",
     "core_for",
     "export",
+    "export_bilinear",
     "export_plain",
     "find_layers",
     "import_network",

@@ -52,7 +52,7 @@ class DeepSSM(nn.Module):
         Whether steps are vectors (batch, T, inputs) or tokens (batch, T).
     norm : {"batch", "layer", "none"}
     prenorm : bool
-    mixing : {"glu", "half-glu", "linear", "gelu", "tanh", "none"}
+    mixing : {"glu", "half-glu", "bilinear", "linear", "gelu", "tanh", "none"}
         What follows the linear filter; see `Gate`.
     dropout : float
         Dropout probability inside and after every block; whole channels are dropped.

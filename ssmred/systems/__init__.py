@@ -1,5 +1,6 @@
 """Linear systems as frozen values, and conversions between their forms."""
 
+from ssmred.systems.bilinear import GatedSystem, gated_system
 from ssmred.systems.cayley import cayley
 from ssmred.systems.conversions import (
     difference,
@@ -18,6 +19,7 @@ from ssmred.systems.stability import check_stable, is_stable, stability_margins
 __all__ = [
     "DenseSystem",
     "DiagonalSystem",
+    "GatedSystem",
     "LinearSystem",
     "QuadraticOutputSystem",
     "cayley",
@@ -26,6 +28,7 @@ __all__ = [
     "discretise",
     "from_control",
     "from_scipy",
+    "gated_system",
     "is_stable",
     "stability_margins",
     "to_control",

@@ -251,14 +251,11 @@ class QuadraticOutputSystem:
 
         Notes
         -----
-        Cost O(T n p r) with factors of rank r, O(T n^2 p) with matrices; the states of the whole
-        sequence are held in memory.
+        Cost O(T n p r) with factors of rank r; O(T n^2 p) with matrices, where the states of the
+        whole sequence are held in memory.
         """
-        eye = np.broadcast_to(np.eye(self.order), (*self.batch_shape, self.order, self.order))
-        silent = np.zeros((*self.batch_shape, self.order, self.inputs))
         y = self.linear.simulate(u, initial_state)
-        observer = self.linear.replace(C=eye, D=silent, real_output=False)
-        q = self._quadratic(observer.simulate(u, initial_state))
+        q = self._quadratic(u, initial_state)
         if self.real_output or (np.isrealobj(y) and self.is_real):
             return y + q.real
         return y + q
@@ -292,24 +289,34 @@ class QuadraticOutputSystem:
             h2 = (h2.real + swapped.real) / 2
         return self.linear.impulse_response(length), h2
 
-    def _quadratic(self, x: np.ndarray) -> np.ndarray:
-        """Return the quadratic outputs (..., T, p) for states (..., T, n)."""
+    def _quadratic(self, u: np.ndarray, initial_state: np.ndarray | None) -> np.ndarray:
+        """Return the quadratic outputs (..., T, p) complex128 for an input sequence."""
         hermitian = self.convention == HERMITIAN
-        width = self.order if self.factors is None else self.factors[0].shape[-1]
-        step = max(1, BLOCK_ENTRIES // max(1, self.outputs * width))
+        if self.factors is not None:
+            one, two = (
+                self._read(M.conj() if hermitian else M, u, initial_state) for M in self.factors
+            )
+            values = np.sum((one.conj() if hermitian else one) * two, axis=-1)
+            return values.real + 0j if hermitian else values
+        x = self._read(np.eye(self.order)[None], u, initial_state)[..., 0, :]
+        step = max(1, BLOCK_ENTRIES // max(1, self.outputs * self.order))
         out = np.empty((*x.shape[:-1], self.outputs), dtype=np.complex128)
         for start in range(0, x.shape[-2], step):
             part = x[..., None, start : start + step, :]  # (..., 1, T, n)
-            if self.factors is None:
-                moved = part @ np.swapaxes(self.M, -1, -2)  # rows (M x)^T
-                values = np.sum((part.conj() if hermitian else part) * moved, axis=-1)
-            else:
-                U, V = (M.conj() if hermitian else M for M in self.factors)
-                one, two = part @ U, part @ V  # (U^* x)^T, or (U^T x)^T
-                values = np.sum((one.conj() if hermitian else one) * two, axis=-1)
-                values = values.real if hermitian else values
+            moved = part @ np.swapaxes(self.M, -1, -2)  # rows (M x)^T
+            values = np.sum((part.conj() if hermitian else part) * moved, axis=-1)
             out[..., start : start + step, :] = np.swapaxes(values, -1, -2)
         return out
+
+    def _read(self, M: np.ndarray, u: np.ndarray, initial_state: np.ndarray | None) -> np.ndarray:
+        """Return ``M_j^T x`` (..., T, p, r) for matrices (..., p, n, r)."""
+        *_, p, n, r = M.shape
+        rows = np.swapaxes(M, -1, -2).reshape(*M.shape[:-3], p * r, n)
+        rows = np.broadcast_to(rows, (*self.batch_shape, p * r, n))
+        silent = np.zeros((*self.batch_shape, p * r, self.inputs))
+        reader = self.linear.replace(C=rows, D=silent, real_output=False)
+        read = reader.simulate(u, initial_state)
+        return read.reshape(*read.shape[:-1], p, r)
 
     # Other forms ---------------------------------------------------------------------------------
 

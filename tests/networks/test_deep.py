@@ -17,7 +17,7 @@ from ssmred.networks.deep import FAMILIES, DeepSSM
 from ssmred.networks.layers import Gate, parameter_groups
 from ssmred.networks.layers.layer import StateSpaceLayer
 
-MIXINGS = ("glu", "half-glu", "linear", "gelu", "none")
+MIXINGS = ("glu", "half-glu", "bilinear", "linear", "gelu", "none")
 SMALL = {"channels": 6, "states": 8, "layers": 2}
 EXACT = 1e-12
 
@@ -63,11 +63,13 @@ def test_blocks_are_what_they_say():
         z = model.encoder(x)
         y = model.layers[0]((model.norms[0](z) if prenorm else z).mT).mT
         if mixing != "none":
-            y = functional.gelu(y)
+            y = y if mixing == "bilinear" else functional.gelu(y)
             weights = list(model.gates[0].parameters())
             mixed = functional.linear(y, weights[0][..., 0], weights[1]) if weights else y
             if mixing == "glu":
                 y = mixed[..., :4] * torch.sigmoid(mixed[..., 4:])
+            elif mixing == "bilinear":
+                y = mixed[..., :4] * mixed[..., 4:]
             else:
                 y = y * torch.sigmoid(mixed) if mixing == "half-glu" else mixed
         z = z + y
@@ -78,8 +80,8 @@ def test_blocks_are_what_they_say():
 @pytest.mark.parametrize("prenorm", [True, False])
 @pytest.mark.parametrize("norm", ["batch", "layer"])
 def test_s4d_networks_trace_and_stream(norm, prenorm):
-    for mixing, pooling in (("glu", "mean"), ("half-glu", "last"), ("linear", "max"),
-                            ("gelu", "mean"), ("none", "last")):  # fmt: skip
+    for mixing, pooling in (("glu", "mean"), ("half-glu", "last"), ("bilinear", "mean"),
+                            ("linear", "max"), ("gelu", "mean"), ("none", "last")):  # fmt: skip
         torch.manual_seed(2)
         model = DeepSSM(
             3, 5, norm=norm, prenorm=prenorm, mixing=mixing, pooling=pooling, dropout=0.1, **SMALL

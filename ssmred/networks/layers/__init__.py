@@ -1,7 +1,7 @@
 """Trainable state-space layers in the parametrisations that their checkpoints use."""
 
 from ssmred.networks.layers.dplr import S4Kernel
-from ssmred.networks.layers.gates import Gate
+from ssmred.networks.layers.gates import BilinearGate, Gate
 from ssmred.networks.layers.lqo import LQOLayer
 from ssmred.networks.layers.lru import LRU
 from ssmred.networks.layers.optimisation import parameter_groups
@@ -14,6 +14,7 @@ __all__ = [
     "S4",
     "S4D",
     "S5",
+    "BilinearGate",
     "Gate",
     "LQOLayer",
     "S4DKernel",
