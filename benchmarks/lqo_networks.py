@@ -37,6 +37,7 @@ from ssmred.networks.deep import DeepLQO
 from ssmred.networks.layers import LQOLayer
 from ssmred.norms import h2_norm
 from ssmred.pipeline.measured import h2_root, usable
+from ssmred.pipeline.measured_division import MeasuredDivision
 from ssmred.pipeline.methods import reductor_of
 from ssmred.pipeline.quadratic_bound import NetworkChain
 from ssmred.pipeline.quadratic_removal import QuadraticRemoval
@@ -159,6 +160,11 @@ METHODS: dict[str, Making] = {
     "subset, calibrated, divided without data": divided_without_data,
     "balanced, calibrated": lambda n, x, T, seed: (
         CalibratedMove(n, x, method="balanced", horizon=T, seed=seed).cut
+    ),
+    "balanced, calibrated, measured division": lambda n, x, T, seed: (
+        MeasuredDivision(
+            CalibratedMove(n, x, method="balanced", horizon=T, seed=seed), n, x, horizon=T
+        ).cut
     ),
     "subset, quadratic h2": by_layers_alone("subset", squares=True),
     "balanced, quadratic Gramians": by_layers_alone("balanced", squares=True),

@@ -179,6 +179,13 @@ def reduce(
             "what the layers' classes hold."
         ),
     ] = "full",
+    division: Annotated[
+        Literal["sensitivity", "measured"],
+        typer.Option(
+            help="How states are divided among layers on data: by sensitivities, or by trying; "
+            "measured is for cuts that go far, and takes four to seven times as long."
+        ),
+    ] = "sensitivity",
     coverage: Annotated[
         float, typer.Option(help="Share of inputs that a statistical statement is about.")
     ] = 0.95,
@@ -231,6 +238,7 @@ def reduce(
             metric=metric,
             method=method,
             feedthrough=feedthrough,
+            division=division,
             coverage=coverage,
             confidence=confidence,
             seed=seed,

@@ -81,15 +81,25 @@ def lengths_seen(model: nn.Module, cores: dict[str, nn.Module], data: torch.Tens
     return [calls[0][0].shape[-1] for calls in seen.values()]
 
 
-def inputs_of(
+def signals_of(
     model: nn.Module, name: str, core: nn.Module, data: torch.Tensor
-) -> Iterator[torch.Tensor]:
-    """Yield what one layer sees, (S, H, T), batch by batch; the network runs only up to it."""
+) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    """Yield what one layer sees and puts out, (S, H, T) each, batch by batch.
+
+    The network runs only up to it.
+    """
     for part in batches(data):
         recording = _recording({name: core}, stop_at=name)
         with torch.no_grad(), recording as seen, suppress(_LayerSeenError):
             model(part)
-        yield seen[name][0][0]
+        yield seen[name][0]
+
+
+def inputs_of(
+    model: nn.Module, name: str, core: nn.Module, data: torch.Tensor
+) -> Iterator[torch.Tensor]:
+    """Yield what one layer sees, (S, H, T), batch by batch; the network runs only up to it."""
+    return (inputs for inputs, _ in signals_of(model, name, core, data))
 
 
 def sensitivities(

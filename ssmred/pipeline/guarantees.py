@@ -31,6 +31,7 @@ from ssmred.errors import DataError
 from ssmred.networks import ImportedNetwork, trace, weights_sha256
 from ssmred.networks.sensing import outputs
 from ssmred.networks.tracing import floating_dtype
+from ssmred.pipeline.measured_division import MeasuredDivision
 from ssmred.pipeline.methods import LQO_BOUND, QUADRATIC, SUBSET
 from ssmred.pipeline.progress import Progress
 from ssmred.pipeline.quadratic_bound import NetworkChain
@@ -44,7 +45,7 @@ from ssmred.pipeline.removal import (
     Weigher,
     relative_to_layer,
 )
-from ssmred.pipeline.request import HELD_OUT, Request, check_inputs, default_inputs
+from ssmred.pipeline.request import HELD_OUT, MEASURED, Request, check_inputs, default_inputs
 from ssmred.pipeline.search import Trial, boldest
 from ssmred.reductors import ReductionPath, allocate
 
@@ -267,23 +268,16 @@ def _removal(
         )
     if request.metric == "calibrated":
         data = _given(request.weigh)
+        options: dict[str, Any] = {"seed": request.seed, "feedthrough": request.feedthrough}
         if request.method == SUBSET:
-            return CalibratedRemoval(
-                network,
-                data,
-                seed=request.seed,
-                feedthrough=request.feedthrough,
-                advance=advance,
-            )
-        return CalibratedMove(
-            network,
-            data,
-            method=request.method,
-            horizon=request.horizon,
-            seed=request.seed,
-            feedthrough=request.feedthrough,
-            advance=advance,
-        )
+            removal = CalibratedRemoval(network, data, advance=advance, **options)
+        else:
+            moving = {"method": request.method, "horizon": request.horizon}
+            removal = CalibratedMove(network, data, advance=advance, **moving, **options)
+        if request.division != MEASURED:
+            return removal
+        alone = bars.stage("weighing layers alone", len(network.layers))
+        return MeasuredDivision(removal, network, data, horizon=request.horizon, advance=alone)
     return DataFreeRemoval(
         network,
         request.horizon,

@@ -17,7 +17,12 @@ from ssmred.pipeline.feedthrough import FULL
 from ssmred.pipeline.guarantees import certify_layers, certify_statistically, certify_worst_case
 from ssmred.pipeline.methods import SUBSET
 from ssmred.pipeline.progress import Progress
-from ssmred.pipeline.request import DEFAULT_TOL, check_request, with_length_of_data
+from ssmred.pipeline.request import (
+    DEFAULT_TOL,
+    SENSITIVITY,
+    check_request,
+    with_length_of_data,
+)
 from ssmred.pipeline.result import ReductionResult, RemovalCurve
 from ssmred.reductors import modal_form, removal_curve
 from ssmred.systems import DenseSystem
@@ -41,6 +46,7 @@ def reduce(
     metric: str | None = None,
     method: str = SUBSET,
     feedthrough: str = FULL,
+    division: str = SENSITIVITY,
     coverage: float = 0.95,
     confidence: float = 0.95,
     seed: int = 0,
@@ -91,6 +97,11 @@ def reduce(
         matrix (S5, LRU). The best one is full; a diagonal one holds fewer numbers, and the layer's
         class can hold it (:func:`ssmred.networks.export_plain`). Layers with squares (LQO) keep a
         diagonal one always, other layers their shape.
+    division : {"sensitivity", "measured"}
+        How a calibrated reduction divides states among the layers: by first-order sensitivities of
+        the output, right where little is removed; or by trying divisions, and read-outs that make
+        up for the errors of the layers before, on the data, for four to seven times the cost: where
+        much is removed.
     coverage, confidence : float
         A statistical certificate states, with this confidence, that at least this share of inputs
         has an error below the bound.
@@ -137,6 +148,7 @@ def reduce(
         metric=metric,
         method=method,
         feedthrough=feedthrough,
+        division=division,
         coverage=coverage,
         confidence=confidence,
         seed=seed,

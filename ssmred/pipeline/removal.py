@@ -15,7 +15,7 @@ from torch import nn
 from ssmred.errors import DataError
 from ssmred.gramians import InputMoments, OutputMetric, OutputSensitivity
 from ssmred.networks import ImportedLayer, ImportedNetwork
-from ssmred.networks.sensing import inputs_of, sensitivities
+from ssmred.networks.sensing import inputs_of, sensitivities, signals_of
 from ssmred.pipeline.feedthrough import FULL, moved_modes, shapes_direct, with_diagonal
 from ssmred.pipeline.measured import h2_root, measured, united, usable, with_read_out
 from ssmred.pipeline.methods import ALTERNATING, SUBSET, reductor_of
@@ -213,19 +213,24 @@ class CalibratedRemoval:
         counts = zip(self.paths, budget, strict=True)
         return self.cut_to([path.states_per_mode * int(modes.sum()) for path, modes in counts])
 
-    def cut_to(self, budget: Sequence[int]) -> Cut:
-        """Return the network whose layers keep at most so many states each."""
-        (kept,) = allocate(self.paths[:1], self.weights[:1], states=budget[0])
-        first = self._reduction(
-            self.network.layers[0], self.paths[0], kept
-        )  # sees what it always saw
-        cut = Cut(self.network, (first,))
-        for index, layer in enumerate(self.network.layers[1:], start=1):
-            moments = moments_of(cut, layer, layer.system, self.data)
-            metric = OutputMetric(moments, self.sensitivities[layer.name])
-            path = SubsetReductor(metric=metric).path(layer.system)
+    def cut_to(self, budget: Sequence[int], *, to_original: bool = False) -> Cut:
+        """Return the network whose layers keep at most so many states each.
+
+        Read-outs are fitted to what the layer makes of the signals that reach it, or to what it
+        made of those that reached it in the original network.
+        """
+        cut = Cut(self.network, ())
+        for index, layer in enumerate(self.network.layers):
+            path = self.paths[index]
+            if cut.reductions:  # the first layer sees what it always saw
+                moments = moments_of(cut, layer, layer.system, self.data)
+                metric = OutputMetric(moments, self.sensitivities[layer.name])
+                path = SubsetReductor(metric=metric).path(layer.system)
             (kept,) = allocate([path], [self.weights[index]], states=budget[index])
-            cut = Cut(self.network, (*cut.reductions, self._reduction(layer, path, kept)))
+            reduction = self._reduction(layer, path, kept)
+            if to_original:
+                reduction = fitted_to_original(cut, layer, reduction, self.data, self.feedthrough)
+            cut = Cut(self.network, (*cut.reductions, reduction))
         return cut
 
     def _reduction(self, layer: ImportedLayer, path: SubsetPath, kept: np.ndarray) -> Reduction:
@@ -292,17 +297,33 @@ class CalibratedMove:
 
     def cut(self, states: int) -> Cut:
         """Return the network that keeps at most so many states."""
-        kept = allocate(self.paths, self.weights, states=states)
+        return self._cut(allocate(self.paths, self.weights, states=states), to_original=False)
+
+    def cut_to(self, budget: Sequence[int], *, to_original: bool = False) -> Cut:
+        """Return the network whose layers keep at most so many states each.
+
+        Read-outs are fitted as `CalibratedRemoval.cut_to` fits them.
+        """
+        triples = zip(self.paths, self.weights, budget, strict=True)
+        kept = [allocate([path], [w], states=states)[0] for path, w, states in triples]
+        return self._cut(kept, to_original=to_original)
+
+    def _cut(self, kept: Sequence[np.ndarray], *, to_original: bool) -> Cut:
         layers = self.network.layers
         moved = [
             held(layer, usable(source, modes))
             for layer, source, modes in zip(layers, self.sources, kept, strict=True)
         ]
+        cut = Cut(self.network, ())
+        if to_original:
+            for layer, reduction in zip(layers, moved, strict=True):
+                fitted = fitted_to_original(cut, layer, reduction, self.data, self.feedthrough)
+                cut = Cut(self.network, (*cut.reductions, fitted))
+            return cut
         unions = {
             layer.name: united(reduction) for layer, reduction in zip(layers, moved, strict=True)
         }
         metrics = output_metrics(self.network, unions, self.data, self.seed)
-        cut = Cut(self.network, ())
         for layer, reduction in zip(layers, moved, strict=True):
             union, metric = unions[layer.name], metrics[layer.name]
             if cut.reductions:  # the first layer sees what it always saw
@@ -373,6 +394,51 @@ def moments_of(
     if moments is None:
         raise DataError("reduce: no calibration inputs were given. Pass some in data=.")
     return moments
+
+
+def fitted_to_original(
+    cut: Cut,
+    layer: ImportedLayer,
+    reduction: Reduction,
+    data: torch.Tensor,
+    feedthrough: str = FULL,
+) -> Reduction:
+    """Return a layer's reduction with the read-out that is nearest to the original's outputs.
+
+    Given what reaches the layer through the reduced layers before it, the outputs wanted are those
+    of the original layer on what reached it in the original network: so the read-out makes up for
+    errors that came before. Channels that kept all their modes stay as they are. Least squares over
+    all samples and times; theory: ``theory/calibrated-metric.md``, 4.
+    """
+    system = of_kind(reduction.system, DiagonalSystem, "fitted_to_original")
+    orders = np.asarray(reduction.orders)
+    whole = orders == layer.system.order
+    if whole.all():
+        return reduction
+    network = cut.network
+    given = signals_of(cut.model, layer.name, network.core(layer.name, cut.model), data)
+    wanted = signals_of(network.model, layer.name, network.core(layer.name), data)
+    moments = None
+    for (inputs, _), (_, outputs) in zip(given, wanted, strict=True):
+        V, Y = inputs.double().numpy(), outputs.double().numpy()
+        moments = moments or InputMoments(*V.shape[1:], system=system)
+        moments.update(V, Y)
+    if moments is None:
+        raise DataError("reduce: no calibration inputs were given. Pass some in data=.")
+    root = moments.square_root(system)
+    stays = np.arange(system.order) < orders[:, None]
+    removal = np.argsort(stays, axis=-1, kind="stable")
+    metric = f"outputs of the original on {moments.samples} inputs"
+    errors = np.zeros((len(orders), system.order + 1))
+    best = SubsetPath(system, removal, errors, root.norms, metric, root).reduction(orders)
+    fitted = replace(reduction, system=best.system, claim=best.claim)
+    if shapes_direct(layer, feedthrough):
+        fitted = with_diagonal(fitted, root, stays)
+    C, D = (
+        np.where(whole[:, None, None], getattr(system, name), getattr(fitted.system, name))
+        for name in "CD"
+    )
+    return replace(fitted, system=system.replace(C=C, D=D))
 
 
 def relative_to_layer(paths: Sequence[ReductionPath]) -> list[np.ndarray]:

@@ -25,6 +25,10 @@ from ssmred.networks.sensing import lengths_seen
 from ssmred.pipeline.feedthrough import FEEDTHROUGHS, FULL
 from ssmred.pipeline.methods import QUADRATIC, check_method
 
+SENSITIVITY, MEASURED = "sensitivity", "measured"
+DIVISIONS = (SENSITIVITY, MEASURED)
+"""How calibrated reductions divide states among layers."""
+
 GUARANTEES = ("worst-case", "statistical", "layer")
 METRICS = ("h2", "calibrated")
 
@@ -58,6 +62,8 @@ class Request:
         How systems are made smaller; one of `METHODS`.
     feedthrough : {"full", "diagonal"}
         Shape of D where a layer's own is a diagonal matrix.
+    division : {"sensitivity", "measured"}
+        How calibrated reductions divide the states among the layers.
     horizon : int or None
         Sequence length; None for infinite.
     inputs : InputSet or None
@@ -76,6 +82,7 @@ class Request:
     metric: str
     method: str
     feedthrough: str
+    division: str
     horizon: int | None
     inputs: InputSet | None
     weigh: torch.Tensor | None
@@ -97,6 +104,7 @@ def check_request(
     metric: str | None,
     method: str,
     feedthrough: str,
+    division: str,
     coverage: float,
     confidence: float,
     seed: int,
@@ -124,6 +132,12 @@ def check_request(
     for wanted, name in ((guarantee, "statistical"), (metric, "calibrated")):
         if wanted == name and tensor is None:
             raise DataError(f"reduce: {name!r} needs data, got data=None. Pass data=.")
+    division = _choice("division", division, DIVISIONS, SENSITIVITY)
+    if division == MEASURED and metric != "calibrated":
+        raise RequestError(
+            "reduce: division='measured' needs metric='calibrated', whose inputs the output is "
+            f"measured on; got metric={metric!r}. Pass data=, and a method that is calibrated."
+        )
     for name, value in (("coverage", coverage), ("confidence", confidence)):
         if not 0.0 < value < 1.0:
             raise ToleranceError(f"reduce: {name} must lie between 0 and 1, got {value!r}.")
@@ -140,6 +154,7 @@ def check_request(
         metric=metric,
         method=check_method(method),
         feedthrough=_choice("feedthrough", feedthrough, FEEDTHROUGHS, FULL),
+        division=division,
         horizon=_horizon(horizon),
         inputs=_input_set(inputs, tensor),
         weigh=weigh,
