@@ -270,23 +270,37 @@ def small(path: Path, row: dict[str, Any], model: Any) -> nn.Module:
 
 @torch.no_grad()
 def evaluate_all(options: argparse.Namespace) -> None:
-    """Measure the accuracy of every stored network and of the full ones."""
+    """Measure the accuracy of every stored network, and of the full ones, that has none yet."""
     rows = []
-    for seed in SEEDS:
+    if options.results.exists():
+        rows = json.loads(options.results.read_text(encoding="utf-8"))
+    known = {(row["seed"], row["method"], row.get("share")) for row in rows}
+    for seed in options.seeds:
         model, record = trained(seed)
         test = imdb(record["options"]["length"], options.source).test()
-        full = accuracy(model.to(options.device), *test)
-        rows.append({"seed": seed, "method": "none", "removed": 0.0, "accuracy": full,
-                     "parameters": count_parameters(model)})  # fmt: skip
+        if (seed, "none", None) not in known:
+            full = accuracy(model.to(options.device), *test)
+            rows.append({"seed": seed, "method": "none", "removed": 0.0, "accuracy": full,
+                         "parameters": count_parameters(model)})  # fmt: skip
+        full = next(r["accuracy"] for r in rows if (r["seed"], r["method"]) == (seed, "none"))
         for path in sorted(options.work.glob(f"{seed}-*.json")):
             row = json.loads(path.read_text())
+            if (seed, row["method"], row["share"]) in known or row["method"] not in options.methods:
+                continue
             reduced = small(path.with_suffix(".safetensors"), row, trained(seed)[0])
             row["accuracy"] = accuracy(reduced.to(options.device), *test)
             row["change"] = row["accuracy"] - full
             rows.append(row)
             print(f"{seed} {row['method']} {row['share']}: {row['change']:+.2f}", flush=True)
-    options.results.parent.mkdir(parents=True, exist_ok=True)
-    options.results.write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
+            store(rows, options.results)
+
+
+def store(rows: list[dict[str, Any]], path: Path) -> None:
+    """Write results, whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    beside = path.with_suffix(".new")
+    beside.write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
+    beside.replace(path)
 
 
 def certify() -> None:

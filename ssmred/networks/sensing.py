@@ -102,6 +102,16 @@ def inputs_of(
     return (inputs for inputs, _ in signals_of(model, name, core, data))
 
 
+def outputs_of(
+    model: nn.Module, cores: dict[str, nn.Module], data: torch.Tensor
+) -> Iterator[dict[str, torch.Tensor]]:
+    """Yield what all layers put out, (S, H, T), in one run, batch by batch."""
+    for part in batches(data):
+        with torch.no_grad(), _recording(cores) as seen:
+            model(part)
+        yield {name: calls[0][1] for name, calls in seen.items()}
+
+
 def sensitivities(
     model: nn.Module,
     cores: dict[str, nn.Module],

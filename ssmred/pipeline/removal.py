@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Protocol
@@ -15,7 +15,7 @@ from torch import nn
 from ssmred.errors import DataError
 from ssmred.gramians import InputMoments, OutputMetric, OutputSensitivity
 from ssmred.networks import ImportedLayer, ImportedNetwork
-from ssmred.networks.sensing import inputs_of, sensitivities, signals_of
+from ssmred.networks.sensing import inputs_of, outputs_of, sensitivities, signals_of
 from ssmred.pipeline.feedthrough import FULL, moved_modes, shapes_direct, with_diagonal
 from ssmred.pipeline.measured import h2_root, measured, united, usable, with_read_out
 from ssmred.pipeline.methods import ALTERNATING, SUBSET, reductor_of
@@ -25,6 +25,9 @@ from ssmred.systems.linear import LinearSystem, of_kind
 
 Weigher = Callable[[Sequence[ReductionPath]], Sequence[np.ndarray]]
 """Maps removal paths to the weight of every channel's squared error, one (H,) array per layer."""
+
+KEPT_BYTES = 2**30
+"""Most bytes of layers' outputs that are kept in memory."""
 
 Advance = Callable[[int], None]
 """Called with the number of layers done since the last call."""
@@ -194,6 +197,7 @@ class CalibratedRemoval:
         advance: Advance = lambda _: None,
     ) -> None:
         self.network, self.data, self.feedthrough = network, data, feedthrough
+        self.original = OriginalOutputs(network, data)
         metrics = output_metrics(network, network.systems, data, seed)
         self.sensitivities = {name: metric.sensitivity for name, metric in metrics.items()}
         self.paths: list[SubsetPath] = []
@@ -229,7 +233,9 @@ class CalibratedRemoval:
             (kept,) = allocate([path], [self.weights[index]], states=budget[index])
             reduction = self._reduction(layer, path, kept)
             if to_original:
-                reduction = fitted_to_original(cut, layer, reduction, self.data, self.feedthrough)
+                reduction = fitted_to_original(
+                    cut, layer, reduction, self.original, self.feedthrough
+                )
             cut = Cut(self.network, (*cut.reductions, reduction))
         return cut
 
@@ -279,6 +285,7 @@ class CalibratedMove:
     ) -> None:
         self.network, self.data, self.method, self.seed = network, data, method, seed
         self.feedthrough = feedthrough
+        self.original = OriginalOutputs(network, data)
         metrics = output_metrics(network, network.systems, data, seed)
         self.paths: list[SubsetPath] = []
         self.sources: list[ReductionPath] = []
@@ -317,7 +324,7 @@ class CalibratedMove:
         cut = Cut(self.network, ())
         if to_original:
             for layer, reduction in zip(layers, moved, strict=True):
-                fitted = fitted_to_original(cut, layer, reduction, self.data, self.feedthrough)
+                fitted = fitted_to_original(cut, layer, reduction, self.original, self.feedthrough)
                 cut = Cut(self.network, (*cut.reductions, fitted))
             return cut
         unions = {
@@ -396,11 +403,43 @@ def moments_of(
     return moments
 
 
+class OriginalOutputs:
+    """Hold what the layers of a network put out on the data.
+
+    Where that is too much to keep, the network runs again for each.
+
+    Parameters
+    ----------
+    network : ImportedNetwork
+    data : torch.Tensor, (S, T, ...)
+    """
+
+    def __init__(self, network: ImportedNetwork, data: torch.Tensor) -> None:
+        self.network, self.data = network, data
+        self.cores: dict[str, nn.Module] = {at.name: network.core(at.name) for at in network.layers}
+        self._kept: list[dict[str, torch.Tensor]] | None = None
+
+    def of(self, name: str) -> Iterator[torch.Tensor]:
+        """Yield what a layer puts out, (S, H, T), batch by batch."""
+        if self._kept is None and self._bytes <= KEPT_BYTES:
+            self._kept = list(outputs_of(self.network.model, self.cores, self.data))
+        if self._kept is None:
+            pairs = signals_of(self.network.model, name, self.cores[name], self.data)
+            yield from (outputs for _, outputs in pairs)
+        else:
+            yield from (batch[name] for batch in self._kept)
+
+    @property
+    def _bytes(self) -> int:
+        one = next(outputs_of(self.network.model, self.cores, self.data[:1]))
+        return len(self.data) * sum(t.numel() * t.element_size() for t in one.values())
+
+
 def fitted_to_original(
     cut: Cut,
     layer: ImportedLayer,
     reduction: Reduction,
-    data: torch.Tensor,
+    original: OriginalOutputs,
     feedthrough: str = FULL,
 ) -> Reduction:
     """Return a layer's reduction with the read-out that is nearest to the original's outputs.
@@ -415,11 +454,10 @@ def fitted_to_original(
     whole = orders == layer.system.order
     if whole.all():
         return reduction
-    network = cut.network
-    given = signals_of(cut.model, layer.name, network.core(layer.name, cut.model), data)
-    wanted = signals_of(network.model, layer.name, network.core(layer.name), data)
+    core = cut.network.core(layer.name, cut.model)
+    given = inputs_of(cut.model, layer.name, core, original.data)
     moments = None
-    for (inputs, _), (_, outputs) in zip(given, wanted, strict=True):
+    for inputs, outputs in zip(given, original.of(layer.name), strict=True):
         V, Y = inputs.double().numpy(), outputs.double().numpy()
         moments = moments or InputMoments(*V.shape[1:], system=system)
         moments.update(V, Y)

@@ -11,7 +11,13 @@ from ssmred.networks import import_network
 from ssmred.networks.deep import DeepLQO, DeepSSM
 from ssmred.networks.sensing import outputs, signals_of
 from ssmred.pipeline.measured_division import MeasuredDivision, _between
-from ssmred.pipeline.removal import CalibratedMove, CalibratedRemoval, Cut, fitted_to_original
+from ssmred.pipeline.removal import (
+    CalibratedMove,
+    CalibratedRemoval,
+    Cut,
+    OriginalOutputs,
+    fitted_to_original,
+)
 from ssmred.reductors import SubsetReductor
 
 T = 40
@@ -66,11 +72,12 @@ def least_residual(system, V, Y, *, diagonal):
 def test_no_read_out_is_nearer_to_the_outputs_of_the_original(family):
     net = import_network(network(family))
     x = data(10)
+    original = OriginalOutputs(net, x)
     first, second = net.layers
     small = SubsetReductor(horizon=T).path(first.system).reduction(1)
-    cut = Cut(net, (fitted_to_original(Cut(net, ()), first, small, x),))
+    cut = Cut(net, (fitted_to_original(Cut(net, ()), first, small, original),))
     reduction = SubsetReductor(horizon=T).path(second.system).reduction(2)
-    fitted = fitted_to_original(cut, second, reduction, x)
+    fitted = fitted_to_original(cut, second, reduction, original)
     ((V, _),) = signals_of(cut.model, second.name, cut.network.core(second.name, cut.model), x)
     ((_, Y),) = signals_of(net.model, second.name, net.core(second.name), x)
     V, Y = V.numpy(), Y.numpy()
@@ -90,12 +97,25 @@ def test_no_read_out_is_nearer_to_the_outputs_of_the_original(family):
 def test_layers_without_states_and_whole_ones():
     for family in ("s4d", "s5", "lqo"):
         net = import_network(network(family))
-        path = SubsetReductor(horizon=T).path(net.layers[0].system)
-        none = fitted_to_original(Cut(net, ()), net.layers[0], path.reduction(0), data(10))
+        first, original = net.layers[0], OriginalOutputs(net, data(10))
+        path = SubsetReductor(horizon=T).path(first.system)
+        none = fitted_to_original(Cut(net, ()), first, path.reduction(0), original)
         assert none.states == 0
         assert np.abs(none.system.D).max() > 0
-        full = path.reduction(net.layers[0].system.order)
-        assert fitted_to_original(Cut(net, ()), net.layers[0], full, data(10)) is full
+        full = path.reduction(first.system.order)
+        assert fitted_to_original(Cut(net, ()), first, full, original) is full
+
+
+def test_outputs_that_are_too_many_to_keep_are_made_again(monkeypatch):
+    net, x = import_network(network("s5")), data(700)
+    kept = OriginalOutputs(net, x)
+    assert len(list(kept.of("layers.0"))) > 1
+    monkeypatch.setattr("ssmred.pipeline.removal.KEPT_BYTES", 0)
+    again = OriginalOutputs(net, x)
+    for layer in net.layers:
+        pairs = zip(kept.of(layer.name), again.of(layer.name), strict=True)
+        assert all(torch.equal(one, two) for one, two in pairs)
+    assert again._kept is None
 
 
 def test_divisions_between_two():
