@@ -59,6 +59,9 @@ SHARES = (0.4, 0.6, 0.7, 0.8, 0.9)
 CALIBRATION = 64
 """Training reviews that calibrated methods see."""
 
+TOLD = ("subset, calibrated", "balanced, calibrated, measured division")
+"""Methods whose divisions of the states are told in full."""
+
 Making = Callable[[ImportedNetwork, torch.Tensor, int, int], Callable[[int], Cut]]
 
 
@@ -380,15 +383,15 @@ def report(options: argparse.Namespace) -> None:
             ["method", *(f"{share:.0%}" for share in SHARES)],
         ),
         "What goes: share of the states, of the numbers in the layers, of all numbers; and the"
-        " states that are left in every layer, front to back (calibrated subset).",
+        " states that are left in every layer, front to back.",
         markdown(
             [
-                [str(r["seed"]), f"{r['states_removed']:.1%}", f"{r['ssm_removed']:.1%}",
+                [r["method"], str(r["seed"]), f"{r['states_removed']:.1%}", f"{r['ssm_removed']:.1%}",
                  f"{r['removed']:.1%}", ", ".join(map(str, r["states"])), f"{r['change']:+.2f}"]
                 for r in cut
-                if r["method"] == "subset, calibrated"
+                if r["method"] in TOLD
             ],
-            ["seed", "states", "layers", "all", "states left", "change"],
+            ["method", "seed", "states", "layers", "all", "states left", "change"],
         ),
     ]  # fmt: skip
     print("\n\n".join(sections))
