@@ -386,8 +386,13 @@ def report(options: argparse.Namespace) -> None:
         " states that are left in every layer, front to back.",
         markdown(
             [
-                [r["method"], str(r["seed"]), f"{r['states_removed']:.1%}",
-                 f"{r['ssm_removed']:.1%}", f"{r['removed']:.1%}", ", ".join(map(str, r["states"])), f"{r['change']:+.2f}"]
+                [
+                    r["method"],
+                    str(r["seed"]),
+                    *(f"{r[share]:.1%}" for share in ("states_removed", "ssm_removed", "removed")),
+                    ", ".join(map(str, r["states"])),
+                    f"{r['change']:+.2f}",
+                ]
                 for r in cut
                 if r["method"] in TOLD
             ],
