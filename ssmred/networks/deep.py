@@ -190,7 +190,7 @@ class DeepLQO(DeepSSM):
     rank : int
         Squares per output; see `LQOLayer`.
     **layer_options
-        Further arguments of `LQOLayer`.
+        Further arguments of `LQOLayer`, such as ``initial="legs"``.
 
     Examples
     --------

@@ -20,7 +20,7 @@ from ssmred.networks import (
     read_lqo,
 )
 from ssmred.networks.deep import DeepLQO
-from ssmred.networks.layers import LQOLayer, parameter_groups
+from ssmred.networks.layers import LRU, LQOLayer, parameter_groups
 from ssmred.networks.layers.lqo import quadratic_system
 from ssmred.norms import h2_error, h2_norm
 from ssmred.pipeline.feedthrough import has_diagonal
@@ -96,6 +96,79 @@ def test_the_layer_learns():
     assert loss.item() < 0.1 * wanted.var().item()  # what no linear layer explains is all of it
 
 
+def start(seed, **options):
+    """Return poles and input gains of a new layer, in float64."""
+    torch.manual_seed(seed)
+    torch.set_default_dtype(torch.float64)
+    layer = LQOLayer(3, 16, **options)
+    torch.set_default_dtype(torch.float32)
+    logs = (layer.nu_log, layer.theta_log, layer.gamma_log)
+    decay, angle, gain = (np.exp(log.detach().numpy()) for log in logs)
+    return np.exp(-decay + 1j * angle), gain
+
+
+def legs(states):
+    """Return the eigenvalues of ``A + P P^T`` in the upper half plane, entry by entry."""
+    n = np.arange(states)
+    A = -np.sqrt(np.outer(2 * n + 1, 2 * n + 1)) * (n[:, None] > n) - np.diag(n + 1.0)
+    rates = np.linalg.eigvals(A + np.sqrt(np.outer(n + 0.5, n + 0.5)))
+    return np.array(sorted(rates[rates.imag > 0], key=lambda rate: rate.imag))
+
+
+def test_poles_start_at_hippo_legs():
+    """With one step all poles are exp(dt a); with many every pole lies on the curve of its a."""
+    rates = legs(16)
+    poles, gains = start(0, initial="legs", dt_min=0.05, dt_max=0.05)
+    assert np.abs(poles - np.exp(0.05 * rates)).max() <= 1e-12
+    assert np.abs(gains - np.sqrt(1 - np.exp(-0.05))).max() <= 1e-12
+    poles, gains = start(1, initial="legs")
+    steps = np.log(np.abs(poles)) / rates.real
+    assert (steps >= 1e-3).all()
+    assert (steps <= 1e-1).all()
+    assert len(np.unique(steps)) == 8
+    assert np.abs(poles - np.exp(steps * rates)).max() <= 1e-11
+    assert np.abs(gains**2 + np.abs(poles) ** 2 - 1).max() <= 1e-14
+
+
+def test_steps_are_log_uniform():
+    torch.manual_seed(0)
+    nu = torch.cat([LQOLayer(1, 256, initial="legs").nu_log for _ in range(20)]).detach()
+    share = (nu - np.log(0.5e-3)) / np.log(100)  # -log|l| = dt / 2
+    for level in (0.25, 0.5, 0.75):
+        assert abs(float((share < level).double().mean()) - level) <= 4 * 0.5 / len(nu) ** 0.5
+
+
+def test_poles_start_on_a_ring_unless_asked():
+    """The same numbers as ever: those of an LRU layer of this seed, and no others drawn."""
+    torch.manual_seed(0)
+    one = LQOLayer(3, 16).state_dict()
+    torch.manual_seed(0)
+    two = LQOLayer(3, 16, initial="ring").state_dict()
+    torch.manual_seed(0)
+    lru = LRU(3, 16).state_dict()
+    assert all(torch.equal(one[name], two[name]) for name in one)
+    same = [name for name in lru if name != "D"]
+    assert all(torch.equal(one[name], lru[name]) for name in same)
+
+
+def test_networks_of_either_kind_are_known(tmp_path):
+    torch.manual_seed(0)
+    model = DeepLQO(2, 3, channels=4, states=8, layers=2, initial="legs").eval()
+    torch.manual_seed(0)
+    ring = DeepLQO(2, 3, channels=4, states=8, layers=2).eval()
+    shapes = {name: tensor.shape for name, tensor in ring.state_dict().items()}
+    assert {name: tensor.shape for name, tensor in model.state_dict().items()} == shapes
+    save_file(model.state_dict(), tmp_path / "legs.safetensors")
+    found = ssmred.inspect(tmp_path / "legs.safetensors")
+    assert [layer.family for layer in found.layers] == ["lqo", "lqo"]
+    for layer in model.layers:
+        poles = layer.discrete()[0].detach().numpy()
+        np.testing.assert_array_equal(export(layer).poles[0], poles)
+        (system,) = read_lqo(layer.state_dict()).values()
+        np.testing.assert_allclose(system.poles[0], poles, rtol=1e-15)
+        assert (np.abs(poles) >= np.exp(-0.5e-1 - 1e-6)).all()  # as slow as HiPPO, no ring
+
+
 @pytest.mark.theorem("lqo-layer")
 @pytest.mark.parametrize("rank", [1, 2])
 def test_the_system_answers_as_the_layer(rank):
@@ -116,6 +189,8 @@ def test_arguments():
         LQOLayer(3, 7)
     with pytest.raises(OrderError, match="rank >= 1"):
         LQOLayer(3, 8, rank=0)
+    with pytest.raises(RequestError, match="unknown initial; expected one of ring, legs"):
+        DeepLQO(2, 2, initial="hippo")
     with pytest.raises(RequestError, match="norm"):
         DeepLQO(2, 2, norm="group")
     system = made(0).to_systems()["core"]

@@ -10,13 +10,17 @@ import torch
 from torch import nn
 
 from ssmred.errors import OrderError, message
-from ssmred.networks.layers.layer import check_even, to_array
+from ssmred.networks.layers.hippo import hippo_modes
+from ssmred.networks.layers.layer import check_choice, check_even, to_array
 from ssmred.networks.layers.lru import initial_ring, ring_poles
 from ssmred.networks.layers.shared_state import SharedStateLayer
 from ssmred.systems import DiagonalSystem, QuadraticOutputSystem
 from ssmred.systems.linear import LinearSystem
 
-__all__ = ["LQOLayer", "QuadraticOutputs", "quadratic_system"]
+__all__ = ["INITIAL", "LQOLayer", "QuadraticOutputs", "quadratic_system"]
+
+INITIAL = ("ring", "legs")
+"""Where poles start."""
 
 
 class QuadraticOutputs(nn.Module):
@@ -60,8 +64,14 @@ class LQOLayer(SharedStateLayer):
         Real state dimension, two per pole, even.
     rank : int
         Squares per output: the rank of the M_j.
+    initial : {"ring", "legs"}
+        Initial poles: uniform on a ring, as those of `LRU`; or ``exp(dt a)`` (zero-order hold) for
+        the eigenvalues a of the normal part of HiPPO-LegS and one log-uniform step dt each, as
+        those of `S5`.
     r_min, r_max, max_phase : float
-        Moduli and largest angle of the initial poles.
+        Moduli and largest angle on the ring.
+    dt_min, dt_max : float
+        Range of the steps of "legs".
 
     Attributes
     ----------
@@ -75,12 +85,16 @@ class LQOLayer(SharedStateLayer):
     ------
     OrderError
         If `states` is not even, or `rank` is less than 1.
+    RequestError
+        If `initial` is none of the two.
 
     Notes
     -----
-    The state of Orvieto et al., arXiv 2303.06349; quadratic outputs in factors as in Sakamoto and
-    Sato, arXiv 2510.14542. Squares of real parts are closed under the best read-out of fewer modes
-    (theory/lqo-layer.md), squares of moduli are not.
+    The state of Orvieto et al., arXiv 2303.06349, with its normalisation ``exp(gamma_log) =
+    sqrt(1 - |l|^2)`` for either choice of poles; HiPPO-LegS as in Smith et al., arXiv 2208.04933;
+    quadratic outputs in factors as in Sakamoto and Sato, arXiv 2510.14542. Squares of real parts
+    are closed under the best read-out of fewer modes (theory/lqo-layer.md), squares of moduli are
+    not.
 
     Examples
     --------
@@ -97,16 +111,22 @@ class LQOLayer(SharedStateLayer):
         states: int = 64,
         *,
         rank: int = 1,
+        initial: str = "ring",
         r_min: float = 0.0,
         r_max: float = 1.0,
         max_phase: float = 2 * math.pi,
+        dt_min: float = 1e-3,
+        dt_max: float = 1e-1,
     ) -> None:
         super().__init__()
         modes = check_even(states, "LQOLayer")
         if rank < 1:
             raise OrderError(message("LQOLayer", "no squares", expected="rank >= 1", got=f"{rank}"))
-        ring = initial_ring(modes, r_min, r_max, max_phase)
-        self.nu_log, self.theta_log, self.gamma_log = map(nn.Parameter, ring)
+        if check_choice(initial, INITIAL, "initial", "LQOLayer") == "ring":
+            start = initial_ring(modes, r_min, r_max, max_phase)
+        else:
+            start = initial_legs(modes, dt_min, dt_max)
+        self.nu_log, self.theta_log, self.gamma_log = map(nn.Parameter, start)
         for name, shape, variance in (
             ("B", (modes, channels), 2 * channels),
             ("C", (channels, modes), modes),
@@ -160,6 +180,22 @@ class LQOLayer(SharedStateLayer):
 
     def _modes(self) -> int:
         return self.nu_log.numel()
+
+
+def initial_legs(
+    modes: int, dt_min: float, dt_max: float
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Return nu_log, theta_log and gamma_log of held HiPPO-LegS poles, (modes,) each.
+
+    Angles are taken within one turn: it is the same pole, and a gradient step stays a small one.
+    """
+    rates = hippo_modes(2 * modes).poles
+    spread = torch.rand(modes).double() * (math.log(dt_max) - math.log(dt_min))
+    held = rates * torch.exp(spread + math.log(dt_min))
+    nu, theta = -held.real, held.imag.remainder(2 * math.pi)
+    logs = (torch.log(nu), torch.log(theta), 0.5 * torch.log(-torch.expm1(-2 * nu)))
+    nu_log, theta_log, gamma_log = (log.to(torch.get_default_dtype()) for log in logs)
+    return nu_log, theta_log, gamma_log
 
 
 def quadratic_system(filtered: LinearSystem, rank: int) -> QuadraticOutputSystem:
