@@ -167,6 +167,7 @@ def test_what_is_not_asked_for_is_left_to_the_pipeline(arguments):
         "metric": None,
         "method": "subset",
         "feedthrough": "full",
+        "division": "sensitivity",
         "coverage": 0.95,
         "confidence": 0.95,
         "seed": 0,
@@ -179,7 +180,7 @@ def test_every_option_arrives(arguments):
         *("--states", "0.3", "--data", "inputs.npy", "--horizon", STEPS, "--inputs", "data"),
         *("--guarantee", "statistical", "--metric", "h2", "--coverage", "0.9"),
         *("--confidence", "0.8", "--seed", "7", "--method", "balanced"),
-        *("--feedthrough", "diagonal"),
+        *("--feedthrough", "diagonal", "--division", "measured"),
     )
     data = wish.pop("data")
     assert (data.dtype, tuple(data.shape)) == (torch.float32, (160, STEPS, 1))
@@ -191,6 +192,7 @@ def test_every_option_arrives(arguments):
         "metric": "h2",
         "method": "balanced",
         "feedthrough": "diagonal",
+        "division": "measured",
         "coverage": 0.9,
         "confidence": 0.8,
         "seed": 7,

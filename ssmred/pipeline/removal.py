@@ -416,8 +416,12 @@ class OriginalOutputs:
 
     def __init__(self, network: ImportedNetwork, data: torch.Tensor) -> None:
         self.network, self.data = network, data
-        self.cores: dict[str, nn.Module] = {at.name: network.core(at.name) for at in network.layers}
         self._kept: list[dict[str, torch.Tensor]] | None = None
+
+    @cached_property
+    def cores(self) -> dict[str, nn.Module]:
+        """The layers' filters by name."""
+        return {at.name: self.network.core(at.name) for at in self.network.layers}
 
     def of(self, name: str) -> Iterator[torch.Tensor]:
         """Yield what a layer puts out, (S, H, T), batch by batch."""
