@@ -19,6 +19,7 @@ import json
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from itertools import cycle
 from pathlib import Path
 from typing import Any
 
@@ -427,7 +428,7 @@ def draw(rows: list[dict[str, Any]], methods: list[str]) -> None:
     with style():
         figure = Figure(figsize=(7.0, 4.6), layout="constrained")
         axes = figure.subplots()
-        for name, marker in zip(methods, "osD^v<>P", strict=False):
+        for name, marker in zip(methods, cycle("osD^v<>PX*hd"), strict=False):
             points = [(share, changes(rows, name, share)) for share in SHARES]
             known = [(share, np.mean(found)) for share, found in points if found]
             axes.plot(
