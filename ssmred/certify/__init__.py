@@ -8,7 +8,7 @@ from ssmred.certify import (  # noqa: F401  (these modules fill the table of rul
     rules_shape,
     rules_ssm,
 )
-from ssmred.certify.blocks import BlockGains, Blocks, network_blocks, signal_energies
+from ssmred.certify.blocks import BlockGains, Blocks, network_blocks
 from ssmred.certify.certificate import Certificate, LayerRecord, layer_records
 from ssmred.certify.chain import (
     ChainBound,
@@ -16,6 +16,7 @@ from ssmred.certify.chain import (
     LayerError,
     layer_bounds,
     network_bound,
+    signal_energies,
 )
 from ssmred.certify.graph import NetworkGraph, Node, operation_name
 from ssmred.certify.guarantees import ASSUMPTIONS, THEOREMS

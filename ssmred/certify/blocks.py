@@ -1,6 +1,6 @@
 """Cut a network into blocks around its layers, and bound what passes through and by each layer.
 
-Theory: ``theory/quadratic-chain.md``, 2.
+Theory: ``theory/quadratic-chain.md``.
 """
 
 from __future__ import annotations
@@ -12,14 +12,13 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from ssmred.certify.graph import NetworkGraph
-from ssmred.certify.inputs import InputSet
 from ssmred.certify.layer_forms import layer_width
 from ssmred.certify.rules_table import apply_rule, check_rules
 from ssmred.certify.values import Value, norm
 from ssmred.checks import check_horizon
 from ssmred.errors import UnsupportedOperationError, message
 
-__all__ = ["BlockGains", "Blocks", "network_blocks", "signal_energies"]
+__all__ = ["BlockGains", "Blocks", "network_blocks"]
 
 SQUARING = frozenset({"slice", "multiply", "add", "identity"})
 """Operations that make quadratic outputs out of a filter's."""
@@ -96,35 +95,8 @@ def network_blocks(graph: NetworkGraph, horizon: int | None) -> Blocks:
     check_horizon(horizon, "network_blocks")
     check_rules(graph)
     reader = _Reader(graph, math.inf if horizon is None else float(horizon))
-    return Blocks(tuple(reader.blocks()), reader.last())
-
-
-def signal_energies(graph: NetworkGraph, inputs: InputSet, horizon: int | None) -> dict[str, float]:
-    """Return the largest 2-norm, over time and features, of what reaches each layer.
-
-    Parameters
-    ----------
-    graph : NetworkGraph
-    inputs : InputSet
-        Declared set.
-    horizon : int or None
-
-    Returns
-    -------
-    dict of str to float
-        By state-space node; inf where no bound is known.
-
-    Notes
-    -----
-    Certificate level FLOAT. Theory: ``theory/error-rules.md``.
-    """
-    check_rules(graph)
-    horizon = check_horizon(horizon, "signal_energies")
-    values = {graph.input.name: inputs.value(graph.input, horizon)}
-    for node in graph:
-        if node.op != "input":
-            values[node.name] = apply_rule(node, *(values[name] for name in node.inputs))
-    return {node.name: values[node.inputs[0]].l2 for node in graph.ssm_nodes}
+    blocks, end = reader.blocks()
+    return Blocks(tuple(blocks), reader.last(end))
 
 
 @dataclass
@@ -143,8 +115,8 @@ class _Reader:
         used = self._reached([self.places[self.graph.input.name]])
         self.cuts = self._bottlenecks(used)
 
-    def blocks(self) -> list[BlockGains]:
-        """Return the constants of all blocks, front to back."""
+    def blocks(self) -> tuple[list[BlockGains], int]:
+        """Return the constants of all blocks, front to back, and where the last one ends."""
         out, end = [], -1
         for node in self.graph.ssm_nodes:
             layer = self.places[node.name]
@@ -171,15 +143,14 @@ class _Reader:
                     self._gain(start, end, without=squares),
                 )
             )
-        self.end = end
-        return out
+        return out, end
 
-    def last(self) -> float:
+    def last(self, end: int) -> float:
         """Return the constant from the last block's output to the network's."""
         place = self.places[self.graph.output]
-        if place == self.end:
+        if place == end:
             return 1.0
-        return self._carried(self.end, place, None)[1] / TINY
+        return self._carried(end, place, None)[1] / TINY
 
     def _unbounded(self) -> list[Value]:
         """Return values that say nothing but the shapes of the signals."""

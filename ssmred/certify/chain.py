@@ -25,7 +25,14 @@ from ssmred.checks import check_horizon
 from ssmred.errors import CertificateError, message
 from ssmred.systems.linear import LinearSystem
 
-__all__ = ["ChainBound", "LayerBound", "LayerError", "layer_bounds", "network_bound"]
+__all__ = [
+    "ChainBound",
+    "LayerBound",
+    "LayerError",
+    "layer_bounds",
+    "network_bound",
+    "signal_energies",
+]
 
 TINY_INJECTION = 1e-9  # of a layer's range: far inside the region where the rules are linear
 
@@ -335,6 +342,38 @@ def network_bound(
             layers.append(_layer_bound(original, ranges, position, node, size, part))
     bound = min(_output_bound(output), float(up(parts, len(graph.ssm_nodes))))
     return ChainBound(bound, tuple(layers), output)
+
+
+def signal_energies(graph: NetworkGraph, inputs: InputSet, horizon: int | None) -> dict[str, float]:
+    """Return the largest 2-norm, over time and features, of what reaches each layer.
+
+    Parameters
+    ----------
+    graph : NetworkGraph
+    inputs : InputSet
+        Declared set.
+    horizon : int or None
+        Sequence length T; None for every length.
+
+    Returns
+    -------
+    dict of str to float
+        By state-space node; inf where no bound is known.
+
+    Raises
+    ------
+    UnsupportedOperationError
+        If an operation has no rule; names it.
+
+    Notes
+    -----
+    Certificate level FLOAT. Theory: ``theory/error-rules.md``.
+    """
+    horizon = check_horizon(horizon, "signal_energies")
+    check_rules(graph)
+    values = {graph.input.name: inputs.value(graph.input, horizon)}
+    _run(graph, values)
+    return {node.name: values[node.inputs[0]].l2 for node in graph.ssm_nodes}
 
 
 def _layer_bound(
