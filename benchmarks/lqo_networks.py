@@ -237,8 +237,8 @@ def reduce_all(options: argparse.Namespace) -> None:
         data = imdb(length, options.source).train[0][:CALIBRATION]
         network = import_network(model)
         for method in options.methods:
-            names = {share: f"{seed}-{method}-{share}".replace(" ", "_") for share in SHARES}
-            wanted = [s for s in SHARES if not (options.work / f"{names[s]}.json").exists()]
+            names = {s: f"{seed}-{method}-{s}".replace(" ", "_") for s in options.shares}
+            wanted = [s for s in options.shares if not (options.work / f"{names[s]}.json").exists()]
             if not wanted:
                 continue
             start = time.perf_counter()
@@ -497,6 +497,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--work", type=Path, default=WORK, help="folder of the reduced networks")
     parser.add_argument("--results", type=Path, default=RESULTS)
     parser.add_argument("--seeds", type=int, nargs="+", default=list(SEEDS))
+    parser.add_argument("--shares", type=float, nargs="+", choices=SHARES, default=list(SHARES))
     parser.add_argument("--methods", nargs="+", choices=sorted(METHODS), default=list(METHODS))
     parser.add_argument("--device", default="cpu")
     options = parser.parse_args(arguments)
