@@ -10,8 +10,6 @@ from __future__ import annotations
 import math
 import os
 import platform
-import random
-import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from copy import deepcopy
@@ -27,19 +25,14 @@ from torch import nn
 from ssmred.checks import check_integer
 from ssmred.deploy.latency_report import LatencyReport, Measurement, Spread
 from ssmred.deploy.memory import parameter_bytes, peak_forward_bytes
+from ssmred.deploy.timing import timed, using_threads
 from ssmred.errors import DataError, ShapeError, UnsupportedOperationError, message
 from ssmred.networks import LinearFilter, StreamingNetwork, import_network
 
 __all__ = ["latency", "machine"]
 
-_BLOCK_SECONDS = 2e-3
-"""Length that blocks of short calls aim at: far above the grain of the clock."""
-
 _STEPS = 64
 """Different inputs that streaming cycles through."""
-
-_WARM_UP_CALLS = 3
-"""Calls before timing: compiles kernels, fills the kernel caches and the allocator's pools."""
 
 
 def latency(
@@ -120,7 +113,7 @@ def latency(
         threads = check_integer(threads, "threads", where, low=1)
 
     variants = _variants(original, reduced)
-    with _threads(threads) as used, torch.no_grad(), _bar(progress) as advance:
+    with using_threads(threads) as used, torch.no_grad(), _bar(progress) as advance:
         _check_outputs(variants, sequences[:1], where)
         batched = {size: _repeated(sequences, size) for size in sizes}
         largest = batched[max(sizes)]
@@ -145,7 +138,7 @@ def latency(
         measurements = []
         for index, (name, calls) in enumerate(jobs):
             advance(name, index / len(jobs))
-            measurements.append(_measurement(name, "s", _timed(calls, repeats)))
+            measurements.append(_measurement(name, "s", timed(calls, repeats)))
         advance("done", 1.0)
     sizes_of = {name: [float(parameter_bytes(model))] for name, model in variants.items()}
     measurements.append(_measurement("parameters and buffers", "B", sizes_of))
@@ -283,46 +276,9 @@ def _core_steps(
     return calls
 
 
-def _timed(calls: dict[str, Callable[[], Any]], repeats: int) -> dict[str, list[float]]:
-    clock = time.perf_counter
-    lengths = {}
-    for name, call in calls.items():
-        for _ in range(_WARM_UP_CALLS):
-            call()
-        start = clock()
-        call()
-        lengths[name] = max(1, math.ceil(_BLOCK_SECONDS / max(clock() - start, 1e-7)))
-    samples: dict[str, list[float]] = {name: [] for name in calls}
-    names = list(calls)
-    shuffle = random.Random(0).shuffle
-    for _ in range(repeats):
-        shuffle(names)  # a fixed order can fall into step with the scheduler's time slices
-        for name in names:
-            call = calls[name]
-            start = clock()
-            for _ in range(lengths[name]):
-                call()
-            samples[name].append((clock() - start) / lengths[name])
-    return samples
-
-
 def _measurement(name: str, unit: str, samples: dict[str, list[float]]) -> Measurement:
     spreads = {variant: Spread.of(values) for variant, values in samples.items()}
     return Measurement(name, unit, spreads.get("original"), spreads["imported"], spreads["reduced"])
-
-
-@contextmanager
-def _threads(wanted: int | None) -> Iterator[int]:
-    before, numba_before = torch.get_num_threads(), numba.get_num_threads()
-    try:
-        if wanted is not None:
-            torch.set_num_threads(wanted)
-            most: int = numba.config.NUMBA_NUM_THREADS  # type: ignore[attr-defined]
-            numba.set_num_threads(min(wanted, most))
-        yield torch.get_num_threads()
-    finally:
-        torch.set_num_threads(before)
-        numba.set_num_threads(numba_before)
 
 
 @contextmanager

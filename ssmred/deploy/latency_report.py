@@ -9,10 +9,9 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["LatencyReport", "Measurement", "Spread"]
+from ssmred.deploy.quantities import aligned, quantity
 
-_TIMES = ((1.0, "s"), (1e-3, "ms"), (1e-6, "us"))
-_SIZES = ((2.0**20, "MiB"), (2.0**10, "KiB"), (1.0, "B"))
+__all__ = ["LatencyReport", "Measurement", "Spread"]
 
 
 @dataclass(frozen=True)
@@ -127,21 +126,13 @@ class LatencyReport:
         for m in self.measurements:
             variants = (m.original, m.imported, m.reduced)
             relative = "-" if m.original is None else f"{m.ratio:.2f}"
-            medians = ["-" if v is None else _quantity(v.median, m.unit) for v in variants]
+            medians = ["-" if v is None else quantity(v.median, m.unit) for v in variants]
             lines.append((m.name, *medians, relative, f"{m.ratio_to_imported:.2f}"))
             if any(v is not None and v.lower != v.upper for v in variants):
                 lines.append(
                     ("", *("" if v is None else _range(v, m.unit) for v in variants), "", "")
                 )
-        widths = [max(len(line[j]) for line in lines) for j in range(len(titles))]
-        rows = [
-            "  ".join(
-                cell.rjust(width) if j else cell.ljust(width)
-                for j, (cell, width) in enumerate(zip(line, widths, strict=True))
-            ).rstrip()
-            for line in lines
-        ]
-        rows.insert(1, "  ".join("-" * width for width in widths))
+        rows = aligned(lines)
         rows += [
             "",
             f"medians [quartiles] of {self.repeats} alternating blocks; sequences of "
@@ -158,12 +149,5 @@ def _ratio(reduced: Spread, other: Spread) -> float:
     return reduced.median / other.median if other.median else math.nan
 
 
-def _quantity(value: float, unit: str) -> str:
-    units = _TIMES if unit == "s" else _SIZES
-    factor, symbol = next((pair for pair in units if value >= pair[0]), units[-1])
-    scaled = value / factor
-    return f"{scaled:.0f} {symbol}" if scaled >= 99.95 else f"{scaled:.3g} {symbol}"
-
-
 def _range(spread: Spread, unit: str) -> str:
-    return f"[{_quantity(spread.lower, unit)}, {_quantity(spread.upper, unit)}]"
+    return f"[{quantity(spread.lower, unit)}, {quantity(spread.upper, unit)}]"

@@ -10,9 +10,6 @@ import copy
 import hashlib
 import json
 import os
-import tempfile
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +26,7 @@ from ssmred.networks.filters import is_core
 from ssmred.networks.reduced import ReducedSSM
 from ssmred.networks.stand_ins import capture_for_storage, hidden_filters
 from ssmred.networks.tracing import example_inputs
+from ssmred.networks.writing import beside
 
 __all__ = [
     "load_network",
@@ -125,10 +123,10 @@ def save_network(model: nn.Module, folder: str | Path) -> Path:
         record |= {"declared": None, "reason": str(error)}
 
     record |= _without_complex(tensors)
-    with _beside(folder, lambda path: save_file(tensors, path)) as weights:
+    with beside(folder, lambda path: save_file(tensors, path)) as weights:
         record["weights_file_sha256"] = hashlib.sha256(weights.read_bytes()).hexdigest()
         text = json.dumps(record, indent=1, allow_nan=False)
-        with _beside(folder, lambda path: path.write_text(text)) as network:
+        with beside(folder, lambda path: path.write_text(text)) as network:
             os.replace(weights, folder / WEIGHTS)
             os.replace(network, folder / NETWORK)
     return folder
@@ -240,22 +238,6 @@ def stored_network(folder: str | Path) -> tuple[dict[str, torch.Tensor], dict[st
 
 
 # Writing --------------------------------------------------------------------------------------
-
-
-@contextmanager
-def _beside(folder: Path, write: Callable[[Path], Any]) -> Iterator[Path]:
-    """Write a file beside its place, to the disk; remove it unless it was moved away."""
-    handle, name = tempfile.mkstemp(prefix=".part-", dir=folder)
-    os.close(handle)
-    path = Path(name)
-    try:
-        write(path)
-        with path.open("rb+") as file:
-            os.fsync(file.fileno())
-        path.chmod(0o644)  # mkstemp gives 0600
-        yield path
-    finally:
-        path.unlink(missing_ok=True)
 
 
 def _without_complex(tensors: dict[str, torch.Tensor]) -> dict[str, list[str]]:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
-import tempfile
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,6 +13,7 @@ from torch import nn
 from ssmred.certify import Certificate
 from ssmred.errors import CheckpointError
 from ssmred.networks import load_network, save_network
+from ssmred.networks.writing import new_folder
 from ssmred.pipeline.methods import SUBSET, check_method
 from ssmred.report import plot_reduction, table
 
@@ -179,25 +178,11 @@ class ReductionResult:
             raise CheckpointError(
                 f"save: {folder} is not empty and holds no earlier result. Choose another folder."
             )
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        beside = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
-        beside.chmod(0o755)  # mkdtemp gives 0700
-        old = beside.with_name(f"{beside.name}-old")
-        try:
+        with new_folder(folder) as beside:
             save_network(self.model, beside)
             save_network(self.original, beside / "original")
             self.certificate.save(beside / "certificate.json")
             (beside / "result.json").write_text(json.dumps(self._record(), indent=1))
-            if folder.exists():
-                folder.rename(old)
-            beside.rename(folder)
-        except BaseException:
-            if old.exists() and not folder.exists():
-                old.rename(folder)
-            raise
-        finally:
-            shutil.rmtree(beside, ignore_errors=True)
-            shutil.rmtree(old, ignore_errors=True)
         return folder
 
     def _record(self) -> dict[str, Any]:
