@@ -26,7 +26,7 @@ from torch import nn
 from ssmred import zoo
 from ssmred.certify import layer_bounds, layer_records
 from ssmred.networks import ImportedNetwork, import_network
-from ssmred.pipeline.methods import ALTERNATING, METHODS, SUBSET
+from ssmred.pipeline.methods import ALTERNATING, LAYER_METHODS, RANDOM, SUBSET
 from ssmred.pipeline.progress import Progress
 from ssmred.pipeline.removal import (
     CalibratedMove,
@@ -47,8 +47,9 @@ BATCH = 100
 DOCS = Path(__file__).parents[1] / "docs"
 PAGE, PICTURE = DOCS / "methods.md", DOCS / "images" / "methods.png"
 
-COMPARED = tuple(method for method in METHODS if method != ALTERNATING)
-"""In channels with one input and one output B and C are one number per mode."""
+COMPARED = tuple(method for method in LAYER_METHODS if method not in (ALTERNATING, RANDOM))
+"""In channels with one input and one output B and C are one number per mode; chance needs no
+picture."""
 
 OWN, FITTED, CALIBRATED = "data-free, own read-out", "data-free", "calibrated"
 LOOKS = {

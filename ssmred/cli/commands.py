@@ -162,14 +162,15 @@ def reduce(
             "h2_optimal",
             "modal",
             "hankel",
+            "random",
             "lqo-bound",
             "lqo-h2",
             "lqo-limited",
             "lqo-balanced",
         ],
         typer.Option(
-            help="How systems are made smaller; all but subset, alternating and modal move poles. "
-            "lqo-...: networks of layers with quadratic outputs."
+            help="How systems are made smaller; all but subset, alternating, modal and random "
+            "(chance, a baseline) move poles. lqo-...: networks of layers with quadratic outputs."
         ),
     ] = "subset",
     feedthrough: Annotated[
@@ -192,7 +193,9 @@ def reduce(
     confidence: Annotated[
         float, typer.Option(help="Confidence of a statistical statement.")
     ] = 0.95,
-    seed: Annotated[int, typer.Option(help="Seed of the split and of the sampling.")] = 0,
+    seed: Annotated[
+        int, typer.Option(help="Seed of the split, of the sampling and of --method random.")
+    ] = 0,
     test_images: Annotated[
         int,
         typer.Option(help="Zoo only: test images to measure accuracy on (0: none).", min=0),

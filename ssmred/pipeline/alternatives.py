@@ -38,6 +38,7 @@ def alternatives(
             network,
             request.horizon,
             method=request.method if request.method in LAYER_METHODS else SUBSET,
+            seed=request.seed,
             advance=bars.stage("asking the layers", len(network.layers)),
         )
     if isinstance(removal, DataFreeRemoval):

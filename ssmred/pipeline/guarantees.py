@@ -284,6 +284,7 @@ def _removal(
         method=request.method,
         weigh=weigh,
         feedthrough=request.feedthrough,
+        seed=request.seed,
         advance=advance,
     )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+from collections.abc import Sequence
 
 from ssmred.errors import RequestError, message
 from ssmred.gramians import InputMoments
@@ -16,6 +17,7 @@ __all__ = [
     "LQO_BOUND",
     "METHODS",
     "QUADRATIC",
+    "RANDOM",
     "SUBSET",
     "check_method",
     "reductor_of",
@@ -24,12 +26,16 @@ __all__ = [
 SUBSET, ALTERNATING = "subset", "alternating"
 """Keep poles and fit C and D, or B too; all other methods move poles."""
 
+RANDOM = "random"
+"""Keep modes that chance chooses: what any other method has to beat."""
+
 _REDUCTORS = {
     "balanced": ("ssmred.reductors.balanced", "BalancedReductor"),
     "residualised": ("ssmred.reductors.residualised", "ResidualisedReductor"),
     "h2_optimal": ("ssmred.reductors.h2_optimal", "H2OptimalReductor"),
     "modal": ("ssmred.reductors.modal", "ModalReductor"),
     "hankel": ("ssmred.reductors.hankel", "HankelReductor"),
+    RANDOM: ("ssmred.reductors.modal", "ModalReductor"),
 }
 
 LQO_BOUND = "lqo-bound"
@@ -69,13 +75,15 @@ def reductor_of(
     horizon: int | None,
     *,
     moments: InputMoments | None = None,
+    seed: int | Sequence[int] = 0,
 ) -> Reductor:
-    """Return the reductor of a method that moves poles or B, in the form of its input.
+    """Return the reductor of a method, other than "subset", in the form of its input.
 
     Those that move poles judge by an infinite horizon, which leaves stable systems stable. Only
     balanced truncation has versions for calibration inputs, used where moments are given, and for a
     finite horizon, which serves systems that are not stable. H2-optimal models are found by descent
-    alone, the faster of the two algorithms.
+    alone, the faster of the two algorithms. Only ``"random"`` looks at the seed; each layer needs
+    its own, or all keep the modes at the same places.
     """
     if check_method(method) == ALTERNATING:
         return SubsetReductor(horizon=horizon, refit="both")
@@ -83,6 +91,8 @@ def reductor_of(
     kind = getattr(importlib.import_module(module), name)
     if method == "h2_optimal":
         return kind(algorithm="gradient")
+    if method == RANDOM:
+        return kind(measure="random", seed=seed)
     if method != "balanced":
         return kind()
     if moments is not None:

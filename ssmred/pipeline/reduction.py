@@ -82,10 +82,11 @@ def reduce(
         calibrated with data.
     method : str
         One of "subset", "alternating", "balanced", "residualised", "h2_optimal", "modal", "hankel",
-        "lqo-bound", "lqo-h2", "lqo-limited", "lqo-balanced".
-        How a layer's systems are made smaller: which poles are left. "subset", "alternating" and
-        "modal" keep some, the others move them. The read-out is the best one in the metric for
-        every method; "alternating" fits B as well, in turn, by the layers alone.
+        "random", "lqo-bound", "lqo-h2", "lqo-limited", "lqo-balanced".
+        How a layer's systems are made smaller: which poles are left. "subset", "alternating",
+        "modal" and "random" keep some, the others move them; "random" lets chance choose, as a
+        baseline. The read-out is the best one in the metric for every method; "alternating" fits B
+        as well, in turn, by the layers alone.
         Calibrated, only "subset" and "balanced" look at the data for the poles. Those of "lqo-..."
         are for networks whose layers all have quadratic outputs (LQO), and score by the h2 norm of
         linear and quadratic outputs: poles of a search for the least error ("lqo-h2"), the same
@@ -106,7 +107,7 @@ def reduce(
         A statistical certificate states, with this confidence, that at least this share of inputs
         has an error below the bound.
     seed : int
-        Seed of the data split and of all sampling.
+        Seed of the data split, of all sampling and of the method "random".
     progress : bool
         Show progress bars on standard error.
 

@@ -108,6 +108,8 @@ class DataFreeRemoval:
         the states are divided by the errors of the former.
     feedthrough : {"full", "diagonal"}
         Shape of D where a layer's own is a diagonal matrix; "diagonal" needs the best read-out.
+    seed : int
+        Of the method "random"; every layer takes a different order from it.
     advance : callable, optional
         Reports progress.
     """
@@ -121,14 +123,16 @@ class DataFreeRemoval:
         weigh: Weigher | None = None,
         fit: bool = True,
         feedthrough: str = FULL,
+        seed: int = 0,
         advance: Advance = lambda _: None,
     ) -> None:
         self.network, self.horizon, self.method = network, horizon, method
         self.feedthrough = feedthrough
         self.fit = fit and method not in (SUBSET, ALTERNATING)  # those end with the best read-out
         self.paths: list[ReductionPath] = []
-        for layer in network.layers:
-            self.paths.append(data_free_path(layer.system, horizon, method))
+        for place, layer in enumerate(network.layers):
+            path = data_free_path(layer.system, horizon, method, seed=(seed, place))
+            self.paths.append(path)
             advance(1)
         self.weights = list((weigh or relative_to_layer)(self.paths))
 
@@ -265,7 +269,7 @@ class CalibratedMove:
     horizon : int or None
         Length over which responses are compared.
     seed : int
-        Seed of the random projections that measure sensitivities.
+        Seed of the random projections that measure sensitivities, and of the method "random".
     feedthrough : {"full", "diagonal"}
         Shape of D where a layer's own is a diagonal matrix.
     advance : callable, optional
@@ -289,10 +293,12 @@ class CalibratedMove:
         metrics = output_metrics(network, network.systems, data, seed)
         self.paths: list[SubsetPath] = []
         self.sources: list[ReductionPath] = []
-        for layer in network.layers:
+        for place, layer in enumerate(network.layers):
             system, metric = layer.system, metrics[layer.name]
             self.paths.append(SubsetReductor(metric=metric).path(system))
-            reductor = reductor_of(method, system, horizon, moments=metric.moments)
+            reductor = reductor_of(
+                method, system, horizon, moments=metric.moments, seed=(seed, place)
+            )
             self.sources.append(reductor.path(system))
             advance(1)
         self.weights = [np.ones(path.norms.shape) for path in self.paths]
@@ -353,13 +359,15 @@ def held(layer: ImportedLayer, reduction: Reduction) -> Reduction:
     return replace(reduction, system=layer.held(system))
 
 
-def data_free_path(system: DiagonalSystem, horizon: int | None, method: str) -> ReductionPath:
+def data_free_path(
+    system: DiagonalSystem, horizon: int | None, method: str, *, seed: int | Sequence[int] = 0
+) -> ReductionPath:
     """Return what every order costs in the h2 norm over the horizon."""
     if method == SUBSET:
         return SubsetReductor(horizon=horizon).path(system)
     if method == ALTERNATING:  # its errors are those of the subset, which it lowers
         return reductor_of(method, system, horizon).path(system)
-    return measured(reductor_of(method, system, horizon).path(system), horizon)
+    return measured(reductor_of(method, system, horizon, seed=seed).path(system), horizon)
 
 
 def output_metrics(

@@ -5,11 +5,12 @@ Theory: ``theory/modal-truncation.md``.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
 
-from ssmred.checks import check_choice
+from ssmred.checks import check_choice, check_integer
 from ssmred.errors import ShapeError, message
 from ssmred.gramians import hankel_singular_values
 from ssmred.reductors.moving import Core, MovingReductor
@@ -23,7 +24,10 @@ from ssmred.systems.stability import check_stable, stability_margins
 
 __all__ = ["ModalReductor"]
 
-MEASURES = ("hinf", "h2")
+RANDOM = "random"
+"""No measure at all: chance orders the modes that have a norm."""
+
+MEASURES = ("hinf", "h2", RANDOM)
 ROUNDING = 2.0**-50
 """Relative rounding of a norm, a gap and their quotient, doubled."""
 
@@ -39,19 +43,24 @@ class ModalReductor(MovingReductor):
     ----------
     form : {"input", "dense", "diagonal"}
         In which form the reduced system comes back.
-    measure : {"hinf", "h2"}
+    measure : {"hinf", "h2", "random"}
         What makes a mode dominant: its H-infinity norm (the summand of the bound), or its h2 norm,
-        ``||c_i|| ||b_i|| / (1 - |l_i|^2)^(1/2)``.
+        ``||c_i|| ||b_i|| / (1 - |l_i|^2)^(1/2)``. ``"random"``: nothing does; chance
+        orders the modes of every channel, as a baseline. The same bound holds.
     match_dc : bool
         Add ``sum_i c_i b_i / (1 - l_i)`` (continuous: ``-c_i b_i / l_i``) to D, so that both
         systems agree at frequency 0. The summands of the bound become
         ``2 ||c_i|| ||b_i|| / (1 - |l_i|^2)``, at most twice as large (post-update: times ``|l_i|``,
         not larger); in continuous time they stay as they are.
+    seed : int or sequence of int
+        Of the order by chance, for ``numpy.random.default_rng``.
 
     Raises
     ------
     AccuracyError
         By ``reduce``: if a dense system has no well-conditioned eigenvectors.
+    OrderError
+        If a seed is not an integer of at least 0.
 
     Notes
     -----
@@ -74,7 +83,12 @@ class ModalReductor(MovingReductor):
     theorem = "modal-truncation"
 
     def __init__(
-        self, *, form: str = "input", measure: str = "hinf", match_dc: bool = False
+        self,
+        *,
+        form: str = "input",
+        measure: str = "hinf",
+        match_dc: bool = False,
+        seed: int | Sequence[int] = 0,
     ) -> None:
         super().__init__(form=form)
         self.measure = check_choice(measure, MEASURES, "measure", "ModalReductor")
@@ -83,6 +97,8 @@ class ModalReductor(MovingReductor):
                 message("ModalReductor", "match_dc is not a bool", got=f"{match_dc!r}")
             )
         self.match_dc = bool(match_dc)
+        parts = seed if isinstance(seed, (list, tuple)) else [seed]
+        self.seed = [check_integer(part, "seed", "ModalReductor") for part in parts]
 
     def check_accepts(self, system: LinearSystem) -> None:
         """Raise UnstableSystemError unless every pole is stable."""
@@ -120,6 +136,9 @@ class _ModalCore:
         self.match_dc = reductor.match_dc
         norms = _mode_norms(modes, reductor.match_dc)
         dominance = norms if reductor.measure == "hinf" else _mode_norms(modes, False, energy=True)
+        if reductor.measure == RANDOM:
+            chance = np.random.default_rng(reductor.seed).random(norms.shape)
+            dominance = np.where(dominance > 0, 1 + chance, 0)
         # padding and undriven modes last, among equals the first stays
         self.order = np.argsort(-dominance, axis=-1, kind="stable")
         self.modes = _taken(modes, self.order)

@@ -18,7 +18,7 @@ from ssmred.networks import ReducedSSM, import_network
 from ssmred.pipeline.methods import LAYER_METHODS
 
 MOVING = LAYER_METHODS[1:]
-MOVE_POLES = [method for method in MOVING if method not in ("modal", "alternating")]
+MOVE_POLES = [method for method in MOVING if method not in ("modal", "alternating", "random")]
 GUARANTEES = {
     "worst-case": {"horizon": HORIZON, "guarantee": "worst-case"},
     "worst-case, any length": {"guarantee": "worst-case"},
@@ -124,6 +124,52 @@ def test_poles_move_and_stay_stable(method: str) -> None:
         assert np.all(np.abs(after.system.poles) < 1)
         gaps = np.abs(after.system.poles[:, :, None] - before.system.poles[:, None, :])
         assert float(gaps.min(axis=-1)[used].max()) > 1e-6
+
+
+def kept_modes(model: torch.nn.Module, reduced: torch.nn.Module) -> list[list[frozenset[int]]]:
+    """Return where the kept poles are among the original's, for every channel of every layer."""
+    pairs = zip(import_network(model).layers, import_network(reduced).layers, strict=True)
+    found = []
+    for before, after in pairs:
+        at = after.system
+        channels = zip(before.system.poles, at.poles, np.any(at.C != 0, axis=-2), strict=True)
+        found.append(
+            [
+                frozenset(int(np.flatnonzero(full == pole)[0]) for pole in poles[used])
+                for full, poles, used in channels
+            ]
+        )
+    return found
+
+
+@pytest.mark.parametrize(
+    "wish",
+    [
+        {"horizon": HORIZON, "guarantee": "layer"},
+        {"data": sequences(40), "guarantee": "layer"},
+        {"data": sequences(40), "guarantee": "layer", "division": "measured"},
+    ],
+    ids=["data-free", "calibrated", "measured"],
+)
+def test_chance_keeps_poles_by_the_seed_and_by_the_layer(wish: dict) -> None:
+    """In a network whose two layers are the same, and so would keep the same by their norms."""
+    model = classifier(gated=False)
+    model.layers[1].load_state_dict(model.layers[0].state_dict())
+    full = import_network(model).layers[0].system.order
+
+    def reduced(seed: int) -> list[list[frozenset[int]]]:
+        result = ssmred.reduce(
+            model, states=0.5, method="random", seed=seed, progress=False, **wish
+        )
+        kept = kept_modes(model, result.model)
+        assert 2 * sum(len(modes) for layer in kept for modes in layer) == result.states[0]
+        return kept
+
+    one, again, other = reduced(1), reduced(1), reduced(2)
+    assert one == again
+    assert one != other
+    pairs = [(a, b) for a, b in zip(*one, strict=True) if 0 < len(a) < full and 0 < len(b) < full]
+    assert any(not (a <= b or b <= a) for a, b in pairs)  # no order of removals makes both
 
 
 @pytest.mark.theorem("optimal-readout")
@@ -246,7 +292,7 @@ def test_unstable_layers_only_where_the_method_takes_them() -> None:
     result = ssmred.reduce(model, method="balanced", **wish)
     assert result.removed > 0
     assert result.certificate.bound <= 1e-2
-    for method in ("modal", "residualised", "hankel"):
+    for method in ("modal", "random", "residualised", "hankel"):
         with pytest.raises(UnstableSystemError):
             ssmred.reduce(model, method=method, **wish)
 

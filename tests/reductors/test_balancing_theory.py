@@ -342,7 +342,7 @@ def test_bound_and_static_gain_of_many_modes(kind, real_output, match_dc):
     at_rest = np.array([0.0 if continuous else 1.0])
     whole = system.full_spectrum() if real_output else system
     static = response_of(whole, at_rest)
-    for measure in ("hinf", "h2"):
+    for measure in ("hinf", "h2", "random"):
         path = ModalReductor(match_dc=match_dc, measure=measure).path(system)
         for order in (0, 1, 3, 5):
             reduction = path.reduction(order)

@@ -137,6 +137,13 @@ class TestModalMatchingDC(ReductorConformance):
         return ModalReductor(match_dc=True, measure="h2", **options)
 
 
+class TestModalByChance(ReductorConformance):
+    test_batch_equals_its_entries = None  # every channel has an order of its own
+
+    def make(self, **options):
+        return ModalReductor(measure="random", seed=3, **options)
+
+
 class TestFrequencyWeighted(UnboundedConformance):
     """With one weight truncation keeps stability."""
 
