@@ -1,7 +1,7 @@
 """Train a network of the zoo: one of four families on one of two tasks.
 
 Fashion-MNIST (14 x 14 pixels, 196 steps) is read from the four original IDX files (Debian package
-``dataset-fashion-mnist``), ListOps is generated (`ssmred.zoo.listops`). Writes the weights
+``dataset-fashion-mnist``), ListOps is generated (`ssmred.tasks.listops`). Writes the weights
 (safetensors) and a record of the run (json) into the package's ``zoo/data`` folder. Held-out data
 are there to watch and choose nothing; the test data are touched once, at the end.
 
@@ -30,19 +30,19 @@ from torch import nn
 from torch.nn import functional
 from zoo_recipes import (
     FAMILIES,
-    SOURCE,
+    LISTOPS_TRAINING,
     VARIANTS,
     ZOO,
     Parts,
-    fashion_mnist,
     keep_fashion_mnist,
-    listops,
-    mirrored,
+    parts_of,
     recipe,
 )
 
 from ssmred.networks.deep import DeepSSM
 from ssmred.networks.layers import parameter_groups
+from ssmred.tasks.fashion_mnist import SOURCE, fashion_mnist, mirrored
+from ssmred.tasks.listops import listops
 
 SMOKE = {"train": 2_000, "held_out": 500, "test": 500}
 """Samples of a smoke run, one epoch of them."""
@@ -161,7 +161,10 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
     torch.manual_seed(options.seed)
     torch.set_num_threads(options.threads)
 
-    data = fashion_mnist(options.source) if options.task == "fashion-mnist" else listops()
+    pixels = options.task == "fashion-mnist"
+    data = parts_of(
+        fashion_mnist(source=options.source) if pixels else listops(training=LISTOPS_TRAINING)
+    )
     if options.smoke:
         data = shortened(data)
     settings = recipe(options.task, options.family, options.variant)

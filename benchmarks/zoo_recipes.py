@@ -2,24 +2,22 @@
 
 from __future__ import annotations
 
-import gzip
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
-from ssmred.zoo.listops import SHORT, VOCABULARY
-from ssmred.zoo.tasks import FOLDER, listops_parts
-
-SOURCE = Path("/usr/share/datasets/fashion-mnist")
-"""Where the Debian package ``dataset-fashion-mnist`` puts the four original IDX files."""
+from ssmred.tasks import Sample, Task
+from ssmred.tasks.fashion_mnist import HELD_OUT, read_images, read_labels
+from ssmred.tasks.listops import SHORT, VOCABULARY
+from ssmred.zoo.tasks import FOLDER
 
 ZOO = Path(str(FOLDER))
 CALIBRATION = 512
-HELD_OUT = 5_000
 LISTOPS_TRAINING = 200_000
 
 FAMILIES = ("s4d", "s4", "s5", "lru")
@@ -68,40 +66,13 @@ def recipe(task: str, family: str, variant: str = "") -> dict[str, Any]:
     return settings | (VARIANTS[task, family, variant] if variant else {})
 
 
-def read_images(source: Path, part: str) -> np.ndarray:
-    """Return the images of one part, averaged over 2 x 2 pixels, as (n, 196) uint8."""
-    with gzip.open(source / f"{part}-images-idx3-ubyte.gz") as file:
-        pixels = np.frombuffer(file.read(), np.uint8, offset=16).reshape(-1, 14, 2, 14, 2)
-    return np.round(pixels.mean(axis=(2, 4))).astype(np.uint8).reshape(-1, 196)
+def parts_of(task: Task) -> Parts:
+    """Return the parts of a task; its test part is opened when it is first asked for."""
 
+    def pair(sample: Sample) -> tuple[torch.Tensor, torch.Tensor]:
+        return sample.inputs, sample.labels
 
-def read_labels(source: Path, part: str) -> np.ndarray:
-    """Return the labels of one part, (n,) uint8."""
-    with gzip.open(source / f"{part}-labels-idx1-ubyte.gz") as file:
-        return np.frombuffer(file.read(), np.uint8, offset=8)
-
-
-def as_sequences(pixels: np.ndarray) -> torch.Tensor:
-    """Scale pixels to [-1, 1] sequences, (n, 196, 1) float32."""
-    return torch.from_numpy(pixels.astype(np.float32) / 127.5 - 1.0).unsqueeze(-1)
-
-
-def mirrored(x: torch.Tensor) -> torch.Tensor:
-    """Mirror half of the images left-right: a garment stays a garment."""
-    flip = torch.rand(len(x), 1, 1, device=x.device) < 0.5
-    return torch.where(flip, x.view(-1, 14, 14).flip(-1).reshape(x.shape), x)
-
-
-def fashion_mnist(source: Path) -> Parts:
-    """Return the original images; the last 5,000 training images are held out."""
-
-    def labelled(part: str) -> tuple[torch.Tensor, torch.Tensor]:
-        labels = torch.from_numpy(read_labels(source, part).astype(np.int64))
-        return as_sequences(read_images(source, part)), labels
-
-    x, y = labelled("train")
-    held_out = (x[-HELD_OUT:], y[-HELD_OUT:])
-    return Parts((x[:-HELD_OUT], y[:-HELD_OUT]), held_out, lambda: labelled("t10k"))
+    return Parts(pair(task.train), pair(task.val), cache(lambda: pair(task.open_test())))
 
 
 def keep_fashion_mnist(source: Path, target: Path) -> None:
@@ -115,12 +86,3 @@ def keep_fashion_mnist(source: Path, target: Path) -> None:
         test_pixels=read_images(source, "t10k"),
         test_labels=read_labels(source, "t10k"),
     )
-
-
-def listops() -> Parts:
-    """Return generated expressions; no part holds one of another."""
-    parts = listops_parts(LISTOPS_TRAINING)
-    train, held_out, test = (
-        (parts[name].inputs, parts[name].labels) for name in ("training", "held_out", "test")
-    )
-    return Parts(train, held_out, lambda: test)
