@@ -27,7 +27,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from lqo_tasks import imdb, products, reviews_file
+from lqo_tasks import imdb, products
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 from safetensors.torch import load_file, save_file
@@ -50,6 +50,7 @@ from ssmred.pipeline.quadratic_removal import QuadraticRemoval
 from ssmred.pipeline.removal import CalibratedMove, CalibratedRemoval, Cut, DataFreeRemoval
 from ssmred.reductors import SubsetPath, SubsetReductor, allocate
 from ssmred.report.figures import BLUE, GREY, ORANGE, clean, save_figure, style
+from ssmred.tasks.imdb import reviews_file
 
 RESULTS = Path(__file__).parent / "results" / "lqo.json"
 DOCS = Path(__file__).parents[1] / "docs"

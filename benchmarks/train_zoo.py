@@ -34,8 +34,8 @@ from zoo_recipes import (
     VARIANTS,
     ZOO,
     Parts,
+    as_parts,
     keep_fashion_mnist,
-    parts_of,
     recipe,
 )
 
@@ -162,7 +162,7 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
     torch.set_num_threads(options.threads)
 
     pixels = options.task == "fashion-mnist"
-    data = parts_of(
+    data = as_parts(
         fashion_mnist(source=options.source) if pixels else listops(training=LISTOPS_TRAINING)
     )
     if options.smoke:

@@ -66,7 +66,7 @@ def recipe(task: str, family: str, variant: str = "") -> dict[str, Any]:
     return settings | (VARIANTS[task, family, variant] if variant else {})
 
 
-def parts_of(task: Task) -> Parts:
+def as_parts(task: Task) -> Parts:
     """Return the parts of a task; its test part is opened when it is first asked for."""
 
     def pair(sample: Sample) -> tuple[torch.Tensor, torch.Tensor]:

@@ -8,7 +8,11 @@ from typing import Any
 
 from ssmred.errors import RequestError, message
 from ssmred.tasks.fashion_mnist import fashion_mnist
+from ssmred.tasks.imdb import imdb
 from ssmred.tasks.listops import listops
+from ssmred.tasks.lra import lra_listops, lra_retrieval, lra_text
+from ssmred.tasks.lra_images import lra_image, lra_pathfinder
+from ssmred.tasks.pathfinder import pathfinder
 from ssmred.tasks.task import Task
 from ssmred.tasks.ucr import ecg5000, fetal_ecg, ford_a
 
@@ -20,6 +24,13 @@ _MAKERS: dict[str, Callable[..., Task]] = {
     "ecg5000": ecg5000,
     "fetal-ecg": fetal_ecg,
     "ford-a": ford_a,
+    "imdb": imdb,
+    "pathfinder": pathfinder,
+    "lra-listops": lra_listops,
+    "lra-text": lra_text,
+    "lra-retrieval": lra_retrieval,
+    "lra-image": lra_image,
+    "lra-pathfinder": lra_pathfinder,
 }
 
 NAMES = tuple(_MAKERS)
