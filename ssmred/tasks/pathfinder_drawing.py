@@ -101,8 +101,8 @@ class Scene:
         gaps = [
             np.linalg.norm(pairs[:, :, 0] - pairs[:, :, 1], axis=-1) for pairs in (together, apart)
         ]
-        unlike = np.abs(gaps[0][:, :, None] - gaps[1][:, None]).reshape(len(first), -1).argmin(1)
-        rows, (one, other) = np.arange(len(first)), np.divmod(unlike, len(PAIRS))
+        unlike = np.abs(gaps[0][:, :, None] - gaps[1][:, None]).reshape(-1, 2 * len(PAIRS))
+        rows, (one, other) = np.arange(len(first)), np.divmod(unlike.argmin(axis=1), len(PAIRS))
         ends = np.where(joined[:, None, None], together[rows, one], apart[rows, other])
         for circle in ends[:, 0], ends[:, 1]:
             self._draw(rows, circle, circle, CIRCLE)

@@ -30,7 +30,7 @@ DEPTH = 50
 
 
 def read_pickle(path: str | Path, where: str, *, start: int = 0) -> Any:
-    """Return what a pickle holds: dicts, lists, tuples, sets, strings, bytes, numbers and arrays.
+    """Return what a pickle holds: dicts, lists, tuples, strings, bytes, numbers and arrays.
 
     Parameters
     ----------
@@ -241,11 +241,22 @@ class _Encode(_StandIn):
         return text.encode("latin-1")
 
 
+class _NoBytes(_StandIn):
+    """``bytes()``, by which Python 3 writes no bytes for Python 2."""
+
+    __slots__ = ()
+
+    def __call__(self) -> bytes:
+        """Return no bytes."""
+        return b""
+
+
 _NUMPY = ("numpy.core", "numpy._core")
 _ALLOWED: dict[tuple[str, str], type[_StandIn]] = {
     ("numpy", "ndarray"): _ArrayClass,
     ("numpy", "dtype"): _MakeType,
     ("_codecs", "encode"): _Encode,
+    ("__builtin__", "bytes"): _NoBytes,
     **{(f"{core}.multiarray", "_reconstruct"): _MakeArray for core in _NUMPY},
     **{(f"{core}.multiarray", "scalar"): _Scalar for core in _NUMPY},
     **{(f"{core}.numeric", "_frombuffer"): _FromBuffer for core in _NUMPY},
@@ -300,4 +311,6 @@ def _rebuilt(value: Any, depth: int, made: dict[int, Any]) -> Any:
             _made(key, depth - 1, made): _made(entry, depth - 1, made)
             for key, entry in value.items()
         }
+    if isinstance(value, (set, frozenset)):
+        raise _RefusedError("a set")
     return type(value)(_made(entry, depth - 1, made) for entry in value)

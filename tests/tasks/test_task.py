@@ -200,7 +200,7 @@ def test_tokens_are_in_the_vocabulary(wrong):
     tokens = torch.arange(20).reshape(4, 5) % 5
     tokens[3, 3] = wrong
     parts = {"train": Sample(tokens[:2], classes_of(2)), "val": Sample(tokens[2:], classes_of(2))}
-    with pytest.raises(DataError, match="tokens of val are outside.*expected 0 to 4"):
+    with pytest.raises(DataError, match=r"tokens of val are outside.*expected 0 to 4"):
         small_task(vocabulary=5, **parts)
 
 
