@@ -32,7 +32,7 @@ class Task:
     classes : int
         At least 2; at least 1 for "multi-label".
     test : callable
-        Makes the test part, a Sample. Called by `open_test` alone.
+        Makes the test part, a Sample. Called by `open_test` and `check_test` alone.
     kind : {"classes", "multi-label", "two-stream"}
         One class per sequence, several at once, or one per pair of sequences.
     metric : {"accuracy", "macro-f1"}
@@ -59,8 +59,8 @@ class Task:
 
     Notes
     -----
-    A copy that was pickled, for another process, has no test part: candidates are trained there,
-    and none of them may see it.
+    A copy that was pickled, for another process, or a deep copy has no test part: candidates are
+    trained there, and none of them may see it.
 
     Examples
     --------
@@ -209,6 +209,16 @@ class Task:
             )
         return getattr(self, name)
 
+    def check_test(self) -> None:
+        """Make the test part, check it and throw it away, so that no fault shows at the end only.
+
+        Raises
+        ------
+        RequestError, DataError, ShapeError
+            As `open_test`.
+        """
+        self._checked_test()
+
     def open_test(self, purpose: str = "the final scores") -> Sample:
         """Return the test part, once.
 
@@ -232,9 +242,7 @@ class Task:
                     cure="Keep what open_test() returned, or make the task again for another run.",
                 )
             )
-        sample = self._checked(self.test(), "test")
-        for other in SELECTION:
-            self._check_apart(sample, "test", getattr(self, other), other)
+        sample = self._checked_test()
         self._opened.append(purpose)
         return sample
 
@@ -261,6 +269,12 @@ class Task:
                     got=f"{tuple(sample.inputs.shape)}",
                 )
             )
+        return sample
+
+    def _checked_test(self) -> Sample:
+        sample = self._checked(self.test(), "test")
+        for other in SELECTION:
+            self._check_apart(sample, "test", getattr(self, other), other)
         return sample
 
     def _check_apart(self, sample: Sample, name: str, other: Sample, other_name: str) -> None:

