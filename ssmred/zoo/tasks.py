@@ -11,10 +11,11 @@ import numpy as np
 import torch
 
 from ssmred.errors import CheckpointError, message
-from ssmred.tasks import Sample
+from ssmred.tasks.fashion_mnist import as_sequences
 from ssmred.tasks.listops import listops_parts
+from ssmred.tasks.sample import Sample
 
-__all__ = ["CALIBRATION", "FOLDER", "ZooData", "task_data"]
+__all__ = ["CALIBRATION", "FOLDER", "Sample", "ZooData", "task_data"]
 
 FOLDER = files("ssmred.zoo") / "data"
 
@@ -69,10 +70,7 @@ def _listops() -> ZooData:
 
 
 def _images(pixels: np.ndarray, labels: np.ndarray) -> Sample:
-    return Sample(
-        inputs=torch.from_numpy(pixels.astype(np.float32) / 127.5 - 1.0).unsqueeze(-1),
-        labels=torch.from_numpy(labels.astype(np.int64)),
-    )
+    return Sample(as_sequences(pixels), torch.from_numpy(labels.astype(np.int64)))
 
 
 _TASKS: dict[str, Callable[[], ZooData]] = {"fashion-mnist": _fashion_mnist, "listops": _listops}
