@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import TypeVar
 
 import torch
@@ -33,8 +34,8 @@ def run_all(
         Without arguments; for several workers also lambdas and closures, as long as what they hold
         can be pickled.
     workers : int
-        Processes of this machine; 1 runs the jobs here, one after another. On another backend of
-        joblib (``with joblib.parallel_config(backend="dask")``) that backend decides.
+        Processes of this machine; 1 runs the jobs here, one after another. A cluster, ``with
+        joblib.parallel_config(backend="dask")``, has workers of its own and runs them all.
     threads : int
         Of every job, wherever it runs: results that depend on the number of threads do not depend
         on the number of workers.
@@ -49,6 +50,11 @@ def run_all(
         Without joblib.
     Exception
         The first of a job, with the name of the job as a note; jobs that have not started do not.
+
+    Notes
+    -----
+    Trainings share torch's generators with everything else in their process: on a cluster, give
+    every worker process one thread (``threads_per_worker=1``).
 
     Examples
     --------
@@ -77,12 +83,29 @@ def run_all(
         ) from error
     calls = (delayed(_named)(job, label, threads) for job, label in zip(jobs, labels, strict=True))
     results = []
-    with counted(progress, len(jobs)) as count:
+    with counted(progress, len(jobs)) as count, _small_clusters_used():
         for result in Parallel(n_jobs=workers, return_as="generator")(calls):
             results.append(result)
             if count is not None:
                 count(len(results), len(jobs))
     return results
+
+
+@contextmanager
+def _small_clusters_used() -> Iterator[None]:
+    """Have a cluster with one place run the jobs; joblib would run them in this process."""
+    from joblib.parallel import get_active_backend
+
+    backend, _ = get_active_backend()
+    if not hasattr(backend, "client"):  # one of this machine
+        yield
+        return
+    places = backend.effective_n_jobs
+    backend.effective_n_jobs = lambda n_jobs: max(places(n_jobs), 2)
+    try:
+        yield
+    finally:
+        del backend.effective_n_jobs  # the class's own is back
 
 
 def _named(job: Callable[[], T], label: str, threads: int) -> T:

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from ssmred.errors import DataError, RequestError, message
 from ssmred.prune.recipe import Training
 from ssmred.prune.scoring import BATCH, in_eval_mode, outputs_of
 from ssmred.tasks import Task
@@ -76,15 +75,6 @@ class Material:
         self.device, self.rank, self.world = device, rank, world
         total = len(task.train)
         self.drawn = total if training.samples is None else min(training.samples, total)
-        if self.drawn < world:
-            raise DataError(
-                message(
-                    "train",
-                    "there are fewer training sequences than processes",
-                    expected=f"at least {world}",
-                    got=f"{self.drawn}",
-                )
-            )
         self.steps = math.ceil(self.drawn / training.batch)
         self.order = torch.Generator().manual_seed(seed)
         self.augment = task.augment
@@ -113,23 +103,6 @@ class Material:
     ) -> nn.Module | torch.Tensor | None:
         """Return the teacher, or its outputs where computing them once is less work."""
         if isinstance(teacher, torch.Tensor):
-            if self.augment is not None:
-                raise RequestError(
-                    message(
-                        "train",
-                        "the teacher's outputs are not those for augmented sequences",
-                        cure="Pass the teacher itself.",
-                    )
-                )
-            if teacher.ndim != 2 or len(teacher) != total:
-                raise DataError(
-                    message(
-                        "train",
-                        "the teacher's outputs do not fit the training sequences",
-                        expected=f"({total}, classes)",
-                        got=f"{tuple(teacher.shape)}",
-                    )
-                )
             return teacher.detach().to(self.inputs.device)
         if teacher is None or self.augment is not None or epochs * self.drawn < total:
             return teacher

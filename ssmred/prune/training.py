@@ -13,7 +13,14 @@ import torch
 from torch import nn
 
 from ssmred.checks import check_integer
-from ssmred.errors import DivergenceError, MissingDependencyError, RequestError, message
+from ssmred.errors import (
+    DataError,
+    DivergenceError,
+    MissingDependencyError,
+    RequestError,
+    ShapeError,
+    message,
+)
 from ssmred.prune.fitting import fit
 from ssmred.prune.progress import Callback, reports
 from ssmred.prune.recipe import History, Training
@@ -68,9 +75,9 @@ def train(
     ------
     MissingDependencyError
         Without lightning-fabric.
-    RequestError
-        If nothing can be trained, the teacher is missing or the network itself, or there is no such
-        device.
+    RequestError, DataError, ShapeError
+        If nothing can be trained, the teacher is missing, does not fit or is the network itself, or
+        there are no such devices or fewer sequences than processes.
     DivergenceError
         If the loss or a weight is not finite after an epoch; the best weights are put back.
 
@@ -81,11 +88,11 @@ def train(
 
     In several processes every process takes its slice of each batch and gradients are averaged, so
     the result is that of one process at the same batch, but for rounding, for batch norm, which
-    normalises each slice alone, and for dropout. ``"ddp_spawn"`` starts Python anew in each process:
+    normalises each slice alone, and for dropout. ``"ddp_spawn"`` starts a new Python in each one:
     scripts need ``if __name__ == "__main__"``, and task, network and teacher must be picklable.
     """
     check_integer(seed, "seed", "train")
-    _check(model, training, teacher)
+    _check(model, task, training, teacher)
     if training.distillation == 0.0:
         teacher = None
     fabric = _fabric(training)
@@ -202,7 +209,10 @@ def _fabric(training: Training) -> Fabric:
     )
 
 
-def _check(model: nn.Module, training: Training, teacher: nn.Module | torch.Tensor | None) -> None:
+def _check(
+    model: nn.Module, task: Task, training: Training, teacher: nn.Module | torch.Tensor | None
+) -> None:
+    """Refuse what cannot work before any process starts."""
     if not any(parameter.requires_grad for parameter in model.parameters()):
         raise RequestError(
             message(
@@ -211,7 +221,21 @@ def _check(model: nn.Module, training: Training, teacher: nn.Module | torch.Tens
                 cure="Set requires_grad of some.",
             )
         )
-    if training.distillation > 0.0 and teacher is None:
+    if len(task.train) < training.devices:
+        raise DataError(
+            message(
+                "train",
+                "there are fewer training sequences than processes",
+                expected=f"at least {training.devices}",
+                got=f"{len(task.train)}",
+            )
+        )
+    if training.distillation > 0.0:
+        _check_teacher(teacher, model, task)
+
+
+def _check_teacher(teacher: Any, model: nn.Module, task: Task) -> None:
+    if teacher is None:
         raise RequestError(
             message("train", "there is no teacher to distil from", cure="Pass teacher=network.")
         )
@@ -219,5 +243,25 @@ def _check(model: nn.Module, training: Training, teacher: nn.Module | torch.Tens
         raise RequestError(
             message(
                 "train", "the teacher is the network itself", cure="Pass a copy: copy.deepcopy."
+            )
+        )
+    if not isinstance(teacher, torch.Tensor):
+        return
+    if task.augment is not None:
+        raise RequestError(
+            message(
+                "train",
+                "the teacher's outputs are not those for augmented sequences",
+                cure="Pass the teacher itself.",
+            )
+        )
+    wanted = (len(task.train), task.classes)
+    if tuple(teacher.shape) != wanted:
+        raise ShapeError(
+            message(
+                "train",
+                "the teacher's outputs do not fit the training sequences",
+                expected=f"{wanted}",
+                got=f"{tuple(teacher.shape)}",
             )
         )
