@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from threadpoolctl import threadpool_limits
@@ -47,7 +47,7 @@ def run_all(
     Raises
     ------
     MissingDependencyError
-        Without joblib.
+        Without joblib, for several workers.
     Exception
         The first of a job, with the name of the job as a note; jobs that have not started do not.
 
@@ -75,20 +75,33 @@ def run_all(
                 )
             )
         labels = [f"{label} ({name})" for label, name in zip(labels, names, strict=True)]
+    results = []
+    with counted(progress, len(jobs)) as count, _answers(jobs, labels, workers, threads) as answers:
+        for answer in answers:
+            results.append(answer)
+            if count is not None:
+                count(len(results), len(jobs))
+    return results
+
+
+@contextmanager
+def _answers(
+    jobs: Sequence[Callable[[], T]], labels: Sequence[str], workers: int, threads: int
+) -> Iterator[Iterator[T]]:
+    """Give what the jobs return, as they are done and in their order."""
     try:
         from joblib import Parallel, delayed
     except ImportError as error:
+        if workers == 1:
+            yield (_named(job, label, threads) for job, label in zip(jobs, labels, strict=True))
+            return
         raise MissingDependencyError(
             message("run_all", "joblib is not installed", cure="pip install 'ssmred[prune]'")
         ) from error
     calls = (delayed(_named)(job, label, threads) for job, label in zip(jobs, labels, strict=True))
-    results = []
-    with counted(progress, len(jobs)) as count, _small_clusters_used():
-        for result in Parallel(n_jobs=workers, return_as="generator")(calls):
-            results.append(result)
-            if count is not None:
-                count(len(results), len(jobs))
-    return results
+    with _small_clusters_used():
+        answers: Any = Parallel(n_jobs=workers, return_as="generator")(calls)
+        yield answers
 
 
 @contextmanager

@@ -29,6 +29,7 @@ class Training:
     Parameters
     ----------
     epochs : int
+        0 leaves a network as it is.
     rate : float
         Largest learning rate of AdamW; parameters with a mark keep below their own
         (`ssmred.networks.layers.parameter_groups`).
@@ -93,8 +94,8 @@ class Training:
 
     def __post_init__(self) -> None:
         """Check every value."""
-        for name in ("epochs", "devices"):
-            check_integer(getattr(self, name), name, "Training", low=1)
+        check_integer(self.epochs, "epochs", "Training")
+        check_integer(self.devices, "devices", "Training", low=1)
         check_integer(self.batch, "batch", "Training", low=self.devices)  # one each, at least
         for name in ("patience", "samples"):
             if getattr(self, name) is not None:

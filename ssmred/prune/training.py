@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import tempfile
+import time
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -95,6 +96,10 @@ def train(
     _check(model, task, training, teacher)
     if training.distillation == 0.0:
         teacher = None
+    if training.epochs == 0:
+        start = time.perf_counter()
+        score = evaluate(model, task.val, task, device=training.accelerator)
+        return History((), (score,), 0, 0, 0, time.perf_counter() - start, False)
     fabric = _fabric(training)
     job = _Job(model, task, training, seed, teacher, progress, name)
     homes = [(m, device_of(m)) for m in (model, teacher) if isinstance(m, nn.Module)]
@@ -191,16 +196,6 @@ def _fabric(training: Training) -> Fabric:
                 "train", "lightning-fabric is not installed", cure="pip install 'ssmred[prune]'"
             )
         ) from error
-    if training.accelerator == "cuda" and torch.cuda.device_count() < training.devices:
-        raise RequestError(
-            message(
-                "train",
-                "there are not as many GPUs",
-                expected=f"at least {training.devices}",
-                got=f"{torch.cuda.device_count()}",
-                cure="Take accelerator='cpu', or fewer devices.",
-            )
-        )
     return Fabric(
         accelerator=training.accelerator,
         devices=training.devices,
@@ -213,12 +208,22 @@ def _check(
     model: nn.Module, task: Task, training: Training, teacher: nn.Module | torch.Tensor | None
 ) -> None:
     """Refuse what cannot work before any process starts."""
-    if not any(parameter.requires_grad for parameter in model.parameters()):
+    if training.epochs and not any(p.requires_grad for p in model.parameters()):
         raise RequestError(
             message(
                 "train",
                 "the network has no parameter that can be trained",
                 cure="Set requires_grad of some.",
+            )
+        )
+    if training.accelerator == "cuda" and torch.cuda.device_count() < training.devices:
+        raise RequestError(
+            message(
+                "train",
+                "there are not as many GPUs",
+                expected=f"at least {training.devices}",
+                got=f"{torch.cuda.device_count()}",
+                cure="Take accelerator='cpu', or fewer devices.",
             )
         )
     if len(task.train) < training.devices:

@@ -110,4 +110,5 @@ def test_refusals(monkeypatch):
         run_all(jobs(where), names=["a", "b"])
     monkeypatch.setitem(sys.modules, "joblib", None)
     with pytest.raises(MissingDependencyError, match=r"pip install 'ssmred\[prune\]'"):
-        run_all(jobs(where))
+        run_all(jobs(where), workers=2)
+    assert [k for k, _, _ in run_all(jobs(where))] == [0, 1, 2]

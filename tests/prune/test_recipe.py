@@ -44,7 +44,7 @@ def test_histories_survive_json():
 @pytest.mark.parametrize(
     ("option", "value"),
     [
-        ("epochs", 0),
+        ("epochs", -1),
         ("epochs", 1.5),
         ("rate", 0.0),
         ("rate", math.nan),

@@ -165,6 +165,15 @@ def test_no_patience_and_no_better_start(scripted):
     assert same(state(model), before)
 
 
+@pytest.mark.parametrize("keep_start", [True, False])
+def test_no_epochs_leave_the_network_as_it_is(keep_start):
+    model = wave_network().requires_grad_(False)
+    before = state(model)
+    history = train(model, waves(), Training(epochs=0, keep_start=keep_start), seed=0)
+    assert (history.losses, len(history.scores), history.best) == ((), 1, 0)
+    assert same(state(model), before)
+
+
 def test_a_start_that_does_not_count(scripted):
     scripted(50.0, 40.0, 30.0)
     model, shown = Bias(), []
