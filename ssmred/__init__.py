@@ -36,6 +36,7 @@ _ROOMS = (
     "networks",
     "norms",
     "pipeline",
+    "prune",
     "reductors",
     "report",
     "systems",

@@ -12,6 +12,7 @@ __all__ = [
     "CertificateError",
     "CheckpointError",
     "DataError",
+    "DivergenceError",
     "MissingDependencyError",
     "OrderError",
     "RequestError",
@@ -74,6 +75,10 @@ class DataError(SsmredError, ValueError):
 
 class AccuracyError(SsmredError, ArithmeticError):
     """Report a residual too large to back a claim."""
+
+
+class DivergenceError(SsmredError, ArithmeticError):
+    """Report a training whose loss or weights are no longer finite."""
 
 
 class UnsupportedOperationError(SsmredError, TypeError):

@@ -8,8 +8,10 @@ from ssmred.prune.member import Member
 from ssmred.prune.network import PrunableNetwork, operators_of
 from ssmred.prune.options import RATES, S4OP
 from ssmred.prune.progressive import progressive
+from ssmred.prune.recipe import History, Training
 from ssmred.prune.repair import repaired
-from ssmred.prune.training import History, Training, evaluate, train
+from ssmred.prune.scoring import evaluate
+from ssmred.prune.training import train
 from ssmred.tasks import Sample, Task
 
 __all__ = [

@@ -28,7 +28,8 @@ from ssmred.prune.network import PrunableNetwork
 from ssmred.prune.options import Options
 from ssmred.prune.repair import repaired
 from ssmred.prune.selection import costs_of
-from ssmred.prune.training import evaluate, train
+from ssmred.prune.scoring import evaluate
+from ssmred.prune.training import train
 from ssmred.tasks import Sample, Task
 
 __all__ = ["Assignment", "restored"]

@@ -12,7 +12,7 @@ from ssmred.errors import RequestError, message
 from ssmred.prune.allocation import ALLOCATIONS, check_rates
 from ssmred.prune.replacement import Replacement
 from ssmred.prune.selection import SELECTIONS
-from ssmred.prune.training import Training
+from ssmred.prune.recipe import Training
 
 __all__ = ["RATES", "S4OP", "TARGETS", "Options"]
 

@@ -33,7 +33,8 @@ from ssmred.prune.latency_model import LatencyModel, measure_layers
 from ssmred.prune.member import Member
 from ssmred.prune.network import PrunableNetwork, operators_of
 from ssmred.prune.options import RATES, Options
-from ssmred.prune.training import Training, evaluate
+from ssmred.prune.recipe import Training
+from ssmred.prune.scoring import evaluate
 from ssmred.tasks import Task
 
 __all__ = ["progressive"]
