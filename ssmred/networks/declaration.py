@@ -21,6 +21,7 @@ from ssmred.networks.adapters.s4d import S4DAdapter
 from ssmred.networks.capture import place_of
 from ssmred.networks.cores import CORES
 from ssmred.networks.filters import LinearFilter
+from ssmred.networks.operator_bank import OperatorBank
 from ssmred.networks.reversal import OneStepDelay
 
 __all__ = ["declare", "rebuild"]
@@ -99,6 +100,9 @@ MODULES: dict[str, tuple[type[nn.Module], tuple[str, ...]]] = {
     )
 }
 """Modules it may build, and the constructor settings that are stored."""
+
+FILTERS: dict[str, type[LinearFilter]] = CORES | {OperatorBank.__name__: OperatorBank}
+"""Filters that it may build."""
 
 _NAMES = {id(function): name for name, function in reversed(FUNCTIONS.items())}
 
@@ -182,7 +186,7 @@ def _rebuild(declared: dict[str, Any]) -> fx.GraphModule:
 
 def _declare_module(module: nn.Module, path: str) -> dict[str, Any]:
     kind = type(module).__name__
-    if isinstance(module, LinearFilter) and type(module) in CORES.values():
+    if isinstance(module, LinearFilter) and type(module) in FILTERS.values():
         described = {"kind": kind, "settings": module._settings()}
         if module.stands_for is not None:
             described["stands_for"] = list(module.stands_for)
@@ -214,8 +218,8 @@ def _declare_module(module: nn.Module, path: str) -> dict[str, Any]:
 
 def _rebuild_module(described: dict[str, Any]) -> nn.Module:
     kind = described["kind"]
-    if kind in CORES:
-        core = CORES[kind]._blank(**described["settings"])
+    if kind in FILTERS:
+        core = FILTERS[kind]._blank(**described["settings"])
         if "stands_for" in described:
             core.hide([str(key) for key in described["stands_for"]])
         return core

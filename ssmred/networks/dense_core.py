@@ -10,6 +10,7 @@ from torch import nn
 
 from ssmred.errors import CheckpointError, OrderError, ShapeError, message
 from ssmred.networks.filters import LinearFilter
+from ssmred.networks.layers.free_kernels import powers_onto
 from ssmred.networks.ragged import check_tensors
 from ssmred.systems import DenseSystem
 from ssmred.systems.linear import LinearSystem
@@ -208,8 +209,8 @@ class DenseSSM(LinearFilter):
         response = self.D.new_zeros(self.channels, 0)
         if count > 0:
             block = 1 << max(0, (count - 1).bit_length() + 1) // 2
-            fine, power = _powers(self.A, self.B[..., None], block)
-            coarse, _ = _powers(power.mT, self.C[..., None], -(-count // block))
+            fine, power = powers_onto(self.A, self.B[..., None], block)
+            coarse, _ = powers_onto(power.mT, self.C[..., None], -(-count // block))
             response = (coarse.mT @ fine).reshape(self.channels, -1)[:, :count]
         if self.delayed:
             return torch.cat([self.D[:, None], response], dim=1)
@@ -298,18 +299,6 @@ class DenseSSM(LinearFilter):
     @classmethod
     def _blank(cls, *, channels: int, delayed: bool) -> DenseSSM:
         return cls(*(np.zeros((channels, *[0] * k)) for k in (2, 1, 1)), delayed=delayed)
-
-
-def _powers(A: torch.Tensor, B: torch.Tensor, count: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return ``[B, A B, ..., A^(count - 1) B]``, (H, n, count), and the last square of A made.
-
-    With `count` a power of two the latter is ``A^count``.
-    """
-    table, power = B, A
-    while table.shape[-1] < count:
-        table = torch.cat([table, power @ table], dim=-1)
-        power = power @ power
-    return table[..., :count], power
 
 
 def _plain(values: Any) -> Any:

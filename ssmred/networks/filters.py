@@ -113,7 +113,7 @@ class LinearFilter(nn.Module, ABC):
 
     def _remembered(self, key: tuple, make: Callable[[], Any]) -> Any:
         """Return what `make` makes of the parameters, kept where they do not learn."""
-        stored = tuple(self._parameters.values())
+        stored = self._stored()
         learning = torch.is_grad_enabled() and any(
             p is not None and p.requires_grad for p in stored
         )
@@ -126,6 +126,10 @@ class LinearFilter(nn.Module, ABC):
             current = [k for k in self._kept if k[1] == now][1 - CACHED_LENGTHS :]
             self._kept = {k: self._kept[k] for k in current} | {(key, now): value}
         return value
+
+    def _stored(self) -> tuple[torch.Tensor | None, ...]:
+        """Return the parameters that what is kept was made of."""
+        return tuple(self._parameters.values())
 
     def _convolve(self, u: torch.Tensor) -> torch.Tensor:
         """Convolve every channel with its row of the kernel, (H, T)."""

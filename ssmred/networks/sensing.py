@@ -12,6 +12,9 @@ from torch import nn
 
 from ssmred.errors import DataError
 
+Objective = Callable[[torch.Tensor, slice], torch.Tensor]
+"""Maps the outputs of some inputs, and where these are among all, to a number."""
+
 LARGEST_BATCH, MOST_STEPS = 256, 2**16
 """Inputs, and steps of all of them together, per forward pass."""
 
@@ -118,19 +121,27 @@ def sensitivities(
     data: torch.Tensor,
     *,
     seed: int,
+    objective: Objective | None = None,
 ) -> Iterator[dict[str, Signals]]:
     """Yield signals and output sensitivities of all layers, batch by batch.
 
     Every input draws its own vector of random signs ``r``; the gradient ``g`` of ``r . f(x)`` then
-    has the second moment ``E g g^T = J^T J``, J the Jacobian of the network's output.
+    has the second moment ``E g g^T = J^T J``, J the Jacobian of the network's output. With an
+    objective, a function of a batch's outputs and of its place among the data, it is the gradient
+    of that.
     """
-    generator = torch.Generator().manual_seed(seed)
+    generator, start = torch.Generator().manual_seed(seed), 0
     for part in batches(data):
         with torch.enable_grad(), _recording(cores) as seen:
             output = model(part)
-            signs = torch.randint(0, 2, output.shape, generator=generator).to(output.dtype) * 2 - 1
+            signs = torch.randint(0, 2, output.shape, generator=generator).to(output) * 2 - 1
             answers = [seen[name][0][1] for name in cores]
-            gradients = torch.autograd.grad((signs * output).sum(), answers, allow_unused=True)
+            if objective is None:
+                value = (signs * output).sum()
+            else:
+                value = objective(output, slice(start, start + len(part)))
+            start += len(part)
+            gradients = torch.autograd.grad(value, answers, allow_unused=True)
         yield {
             name: Signals(
                 seen[name][0][0].detach(),
@@ -160,4 +171,7 @@ def outputs(model: nn.Module, data: torch.Tensor) -> np.ndarray:
 
 def batches(data: torch.Tensor) -> tuple[torch.Tensor, ...]:
     """Split inputs into batches of at most 2**16 steps, to bound the memory of a pass."""
-    return data.split(max(1, min(LARGEST_BATCH, MOST_STEPS // data[0].numel())))
+    return data.split(max(1, min(Objective = Callable[[torch.Tensor, slice], torch.Tensor]
+"""Maps the outputs of some inputs, and where these are among all, to a number."""
+
+LARGEST_BATCH, MOST_STEPS // data[0].numel())))

@@ -10,6 +10,7 @@ singular at ``w = -1``.
 
 from __future__ import annotations
 
+import copy
 import math
 from typing import ClassVar
 
@@ -17,13 +18,14 @@ import torch
 from torch import nn
 
 from ssmred.networks.layers.hippo import hippo_modes
-from ssmred.networks.layers.layer import check_even
-from ssmred.networks.layers.optimisation import MarkedModule
+from ssmred.networks.layers.layer import check_even, to_array
+from ssmred.networks.layers.operator_kernel import OperatorKernel
+from ssmred.systems import DenseSystem
 
 __all__ = ["S4Kernel"]
 
 
-class S4Kernel(MarkedModule):
+class S4Kernel(OperatorKernel):
     """Generate the kernels of an S4 layer with a HiPPO-LegS matrix.
 
     ``K_k = C dA^k dB`` with all N conjugate modes written out, ``A`` built of
@@ -65,6 +67,8 @@ class S4Kernel(MarkedModule):
     """
 
     SLOW: ClassVar[tuple[str, ...]] = ("inv_dt", "A_real", "A_imag", "B", "P")
+    AXES: ClassVar[dict[str, int]] = {"C": 1, "inv_dt": 0}
+    SYSTEM_AXES: ClassVar[dict[str, int]] = {"A_real": 0, "A_imag": 0, "B": 1, "P": 1}
     l_kernel: torch.Tensor
 
     def __init__(
@@ -112,6 +116,47 @@ class S4Kernel(MarkedModule):
         C = _complex(self.C) if length == made_for else _folded(self._read_out(length))
         A, P, B, dt = self._continuous()
         return _cauchy_kernels(A, P, B, C, dt, length)[..., :L].to(self.C.dtype), None
+
+    def responses(self, T: int) -> torch.Tensor:
+        """Return the first T samples of every channel's impulse response, (H, T), of one row."""
+        return self(T)[0][0]
+
+    @property
+    def settings(self) -> dict[str, int]:
+        """Sizes of the tensors."""
+        return {
+            "channels": self.channels,
+            "states": self.states,
+            "rows": self.C.shape[0],
+            "systems": self.A_real.shape[0],
+            "rank": self.P.shape[0],
+        }
+
+    @classmethod
+    def blank(cls, channels: int, states: int, rows: int, systems: int, rank: int) -> S4Kernel:
+        """Return a kernel for a state dict to fill."""
+        kernel = cls(channels, states, rows=rows, systems=systems)
+        kernel.P = nn.Parameter(kernel.P.detach().repeat(rank, 1, 1, 1))
+        kernel.mark()
+        return kernel
+
+    def taken(self, channels: torch.Tensor) -> S4Kernel:
+        """Return the kernel of some channels; systems that several share stay shared if all do."""
+        other = copy.deepcopy(self)
+        count = self.A_real.shape[0]
+        if count > 1:  # channel h uses number h mod systems, which its new number does not tell
+            numbers = torch.arange(self.channels) % count
+            for name, axis in self.SYSTEM_AXES.items():
+                other._take(name, axis, numbers[channels.cpu()])
+        for name, axis in self.AXES.items():
+            other._take(name, axis, channels)
+        other.mark()
+        return other
+
+    def to_system(self) -> DenseSystem:
+        """Return the channels of the first row as one batch of N real states, without D."""
+        dA, dB, C = (to_array(tensor) for tensor in self.discrete())
+        return DenseSystem(dA, dB[..., None], C[0][:, None], recurrence="post-update")
 
     def by_powers(self, L: int) -> torch.Tensor:
         """Return the same kernels by powers of dA, for comparison: O(H N^2 L), float64."""

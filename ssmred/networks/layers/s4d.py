@@ -9,14 +9,14 @@ import torch
 from torch import nn
 
 from ssmred.networks.layers.layer import StateSpaceLayer, check_choice, check_even, to_array
-from ssmred.networks.layers.optimisation import MarkedModule
+from ssmred.networks.layers.operator_kernel import OperatorKernel
 from ssmred.systems import DiagonalSystem
 from ssmred.systems.linear import LinearSystem
 
 __all__ = ["S4D", "S4DKernel"]
 
 
-class S4DKernel(MarkedModule):
+class S4DKernel(OperatorKernel):
     """Generate the convolution kernel of a diagonal S4 layer.
 
     ``K_k = 2 Re sum_i C_i (exp(dt A_i) - 1) / A_i exp(dt A_i)^k`` with
@@ -38,6 +38,7 @@ class S4DKernel(MarkedModule):
     """
 
     SLOW: ClassVar[tuple[str, ...]] = ("log_dt", "log_A_real", "A_imag")
+    AXES: ClassVar[dict[str, int]] = {"C": 0, "log_dt": 0, "log_A_real": 0, "A_imag": 0}
 
     def __init__(
         self, channels: int, states: int = 64, dt_min: float = 1e-3, dt_max: float = 1e-1
@@ -60,6 +61,27 @@ class S4DKernel(MarkedModule):
         C = torch.view_as_complex(self.C) * (torch.exp(dtA) - 1.0) / A
         powers = torch.exp(dtA.unsqueeze(-1) * torch.arange(L, device=A.device))
         return 2 * torch.einsum("hn, hnl -> hl", C, powers).real
+
+    def responses(self, T: int) -> torch.Tensor:
+        """Return the first T samples of every channel's impulse response, (H, T)."""
+        return self(T)
+
+    @property
+    def settings(self) -> dict[str, int]:
+        """Channels and real states of each."""
+        return {"channels": self.channels, "states": 2 * self.A_imag.shape[1]}
+
+    @classmethod
+    def blank(cls, channels: int, states: int) -> S4DKernel:
+        """Return a kernel for a state dict to fill."""
+        return cls(channels, states)
+
+    def to_system(self) -> DiagonalSystem:
+        """Return the channels as one batch of N/2 modes each, without direct terms."""
+        poles, B, C = (to_array(tensor) for tensor in self.discrete())
+        return DiagonalSystem(
+            poles, B[..., None], C[:, None], recurrence="post-update", real_output=True
+        )
 
     def discrete(self) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Return poles, input gains and read-outs (the 2 included), (H, N/2) complex128 each."""
@@ -179,12 +201,8 @@ class S4D(StateSpaceLayer):
 
     def to_systems(self) -> dict[str, LinearSystem]:
         """Return ``{"core": system}``: H channels of N/2 modes, D (H, 1, 1)."""
-        poles, B, C = (to_array(tensor) for tensor in self.kernel.discrete())
         D = to_array(self.D.double())[:, None, None]
-        system = DiagonalSystem(
-            poles, B[..., None], C[:, None], D, recurrence="post-update", real_output=True
-        )
-        return {"core": system}
+        return {"core": self.kernel.to_system().replace(D=D)}
 
     def _mixed(self, y: torch.Tensor) -> torch.Tensor:
         if self.mixing == "none":

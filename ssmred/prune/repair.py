@@ -1,0 +1,130 @@
+"""Fit the mixings behind pruned filters to what the network computed before: no training.
+
+Every layer's position-wise linear map sees other features once operators are gone. Front to back,
+each is fitted by least squares to the values that it had in the original network, on calibration
+inputs, so that channels that are left stand in for those that went.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import nn
+
+from ssmred.checks import check_tolerance
+from ssmred.networks.sensing import batches
+from ssmred.prune.network import PrunableNetwork
+
+__all__ = ["mixings", "repaired"]
+
+RIDGE = 1e-4
+"""Of the mean square of the features: what the fit pays for moving the weights."""
+
+
+class _SeenError(Exception):
+    """Leave a forward pass once the layer of interest has been seen."""
+
+
+def mixings(network: PrunableNetwork) -> dict[str, nn.Linear | nn.Conv1d]:
+    """Return the position-wise linear map behind every filter that has one, by layer name."""
+    found = {}
+    for name, path in network.paths.items():
+        block = network.model.get_submodule(path.rpartition(".")[0])
+        mixing = getattr(block, "output_linear", None)
+        if isinstance(mixing, nn.Sequential) and len(mixing):
+            mixing = mixing[0]
+        pointwise = isinstance(mixing, nn.Conv1d) and mixing.kernel_size == (1,)
+        pointwise = pointwise and mixing.groups == 1 and mixing.stride == (1,)
+        if isinstance(mixing, nn.Linear) or pointwise:
+            found[name] = mixing
+    return found
+
+
+def repaired(
+    network: PrunableNetwork,
+    original: PrunableNetwork,
+    data: torch.Tensor,
+    *,
+    ridge: float = RIDGE,
+) -> PrunableNetwork:
+    """Return the network with mixings fitted to those of the original, front to back.
+
+    ``min sum |W f' + b - (W0 f + b0)|^2 + ridge s^2 |W - W0'|^2`` over the calibration inputs, f'
+    and f the features in the pruned and in the original network, W0' the weights before, and
+    ``s^2`` the mean square of the features times their number.
+
+    Parameters
+    ----------
+    network, original : PrunableNetwork
+        Of the same layers; neither is changed.
+    data : torch.Tensor, (S, T, ...)
+    ridge : float
+
+    Notes
+    -----
+    Level: an estimate of the best mixing; on the calibration inputs each fit makes the error of
+    its own mixing no larger. Layers that mix in other ways stay as they are. Theory:
+    ``theory/mixing-refit.md``.
+    """
+    check_tolerance(ridge, "ridge", "repaired", zero=True)
+    answer = PrunableNetwork(copy.deepcopy(network.model), dict(network.paths))
+    mode = answer.model.training
+    answer.model.eval()
+    was, original_mode = mixings(original), original.model.training
+    original.model.eval()
+    for name, mixing in mixings(answer).items():
+        gram = right = None
+        for part in batches(data):
+            wanted = _seen(original.model, was[name], part)[1]
+            features, got = _seen(answer.model, mixing, part)
+            rows, gap = _rows(mixing, features), _rows(mixing, wanted - got)
+            rows = torch.cat([rows, torch.ones_like(rows[:, :1])], dim=1)
+            gram = rows.T @ rows + (0 if gram is None else gram)
+            right = rows.T @ gap + (0 if right is None else right)
+        scale = ridge * float(gram.diagonal()[:-1].mean())
+        move = torch.linalg.lstsq(
+            gram + scale * torch.eye(len(gram), dtype=gram.dtype, device=gram.device), right
+        ).solution
+        with torch.no_grad():
+            mixing.weight += move[:-1].T.reshape(mixing.weight.shape).to(mixing.weight.dtype)
+            if mixing.bias is not None:
+                mixing.bias += move[-1].to(mixing.bias.dtype)
+    original.model.train(original_mode)
+    return PrunableNetwork(answer.model.train(mode), answer.paths)
+
+
+def _seen(
+    model: nn.Module, module: nn.Module, part: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return what a module sees and answers; the network runs only up to it."""
+    with _watching(module) as seen, torch.no_grad():
+        try:
+            model(part)
+        except _SeenError:
+            pass
+    return seen[0]
+
+
+@contextmanager
+def _watching(module: nn.Module) -> Iterator[list[tuple[torch.Tensor, torch.Tensor]]]:
+    seen: list[tuple[torch.Tensor, torch.Tensor]] = []
+
+    def hook(_module: nn.Module, args: tuple, output: torch.Tensor) -> None:
+        seen.append((args[0], output))
+        raise _SeenError
+
+    handle = module.register_forward_hook(hook)
+    try:
+        yield seen
+    finally:
+        handle.remove()
+
+
+def _rows(mixing: nn.Module, values: torch.Tensor) -> torch.Tensor:
+    """Return features or outputs of a mixing, one row per step, float64."""
+    if isinstance(mixing, nn.Conv1d):
+        values = values.transpose(-1, -2)
+    return values.reshape(-1, values.shape[-1]).double()
