@@ -1,7 +1,7 @@
 """Train a network of the zoo: one of four families on one of two tasks.
 
 Fashion-MNIST (14 x 14 pixels, 196 steps) is read from the four original IDX files (Debian package
-``dataset-fashion-mnist``), ListOps is generated (`ssmred.zoo.listops`). Writes the weights
+``dataset-fashion-mnist``), ListOps is generated (`ssmred.tasks.listops`). Writes the weights
 (safetensors) and a record of the run (json) into the package's ``zoo/data`` folder. Held-out data
 are there to watch and choose nothing; the test data are touched once, at the end.
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gzip
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,15 +10,17 @@ from typing import Any
 import numpy as np
 import torch
 
-from ssmred.zoo.listops import SHORT, VOCABULARY
-from ssmred.zoo.tasks import FOLDER, listops_parts
-
-SOURCE = Path("/usr/share/datasets/fashion-mnist")
-"""Where the Debian package ``dataset-fashion-mnist`` puts the four original IDX files."""
+from ssmred.tasks.fashion_mnist import (
+    HELD_OUT,
+    as_sequences,
+    read_images,
+    read_labels,
+)
+from ssmred.tasks.listops import SHORT, VOCABULARY, listops_parts
+from ssmred.zoo.tasks import FOLDER
 
 ZOO = Path(str(FOLDER))
 CALIBRATION = 512
-HELD_OUT = 5_000
 LISTOPS_TRAINING = 200_000
 
 FAMILIES = ("s4d", "s4", "s5", "lru")
@@ -66,30 +67,6 @@ def recipe(task: str, family: str, variant: str = "") -> dict[str, Any]:
     if family == "s4":
         settings["layer_options"] = {"length": 196 if task == "fashion-mnist" else SHORT.max_length}
     return settings | (VARIANTS[task, family, variant] if variant else {})
-
-
-def read_images(source: Path, part: str) -> np.ndarray:
-    """Return the images of one part, averaged over 2 x 2 pixels, as (n, 196) uint8."""
-    with gzip.open(source / f"{part}-images-idx3-ubyte.gz") as file:
-        pixels = np.frombuffer(file.read(), np.uint8, offset=16).reshape(-1, 14, 2, 14, 2)
-    return np.round(pixels.mean(axis=(2, 4))).astype(np.uint8).reshape(-1, 196)
-
-
-def read_labels(source: Path, part: str) -> np.ndarray:
-    """Return the labels of one part, (n,) uint8."""
-    with gzip.open(source / f"{part}-labels-idx1-ubyte.gz") as file:
-        return np.frombuffer(file.read(), np.uint8, offset=8)
-
-
-def as_sequences(pixels: np.ndarray) -> torch.Tensor:
-    """Scale pixels to [-1, 1] sequences, (n, 196, 1) float32."""
-    return torch.from_numpy(pixels.astype(np.float32) / 127.5 - 1.0).unsqueeze(-1)
-
-
-def mirrored(x: torch.Tensor) -> torch.Tensor:
-    """Mirror half of the images left-right: a garment stays a garment."""
-    flip = torch.rand(len(x), 1, 1, device=x.device) < 0.5
-    return torch.where(flip, x.view(-1, 14, 14).flip(-1).reshape(x.shape), x)
 
 
 def fashion_mnist(source: Path) -> Parts:

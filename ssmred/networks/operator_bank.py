@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, Self
+from typing import Any, Self, cast
 
 import numpy as np
 import torch
@@ -125,7 +125,7 @@ class OperatorBank(LinearFilter):
         gone = torch.tensor(sorted(gains), dtype=torch.int64)
         stays = ~torch.isin(self.live.cpu(), gone)
         kernels, start = [], 0
-        for kernel in self.kernels:
+        for kernel in self._operators():
             own = stays[start : start + kernel.channels]
             start += kernel.channels
             if own.any():
@@ -137,7 +137,7 @@ class OperatorBank(LinearFilter):
         self._check_live(gains)
         gone = torch.tensor(sorted(gains), dtype=torch.int64, device=self.live.device)
         silent, kernels, start = torch.isin(self.live, gone), [], 0
-        for kernel in self.kernels:
+        for kernel in self._operators():
             own = silent[start : start + kernel.channels]
             start += kernel.channels
             kernels.append(kernel.silenced(own.nonzero()[:, 0]))
@@ -150,6 +150,9 @@ class OperatorBank(LinearFilter):
         live = torch.cat([rest.live, added])
         added_kernel = kernel.to(device=self.D.device, dtype=self.D.dtype)
         return rest._like([*rest.kernels, added_kernel], live, gains)
+
+    def _operators(self) -> list[OperatorKernel]:
+        return cast(list[OperatorKernel], list(self.kernels))
 
     def _like(
         self, kernels: Sequence[OperatorKernel], live: torch.Tensor, gains: dict[int, float]
@@ -352,7 +355,7 @@ class OperatorBank(LinearFilter):
         self._whole = self._is_whole()
 
     def _settings(self) -> dict[str, Any]:
-        kernels = [{"kind": type(k).__name__, **k.settings} for k in self.kernels]
+        kernels = [{"kind": type(k).__name__, **k.settings} for k in self._operators()]
         dtype = str(self.D.dtype).removeprefix("torch.")
         return {"channels": self.channels, "kernels": kernels, "dtype": dtype}
 

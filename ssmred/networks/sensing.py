@@ -171,7 +171,4 @@ def outputs(model: nn.Module, data: torch.Tensor) -> np.ndarray:
 
 def batches(data: torch.Tensor) -> tuple[torch.Tensor, ...]:
     """Split inputs into batches of at most 2**16 steps, to bound the memory of a pass."""
-    return data.split(max(1, min(Objective = Callable[[torch.Tensor, slice], torch.Tensor]
-"""Maps the outputs of some inputs, and where these are among all, to a number."""
-
-LARGEST_BATCH, MOST_STEPS // data[0].numel())))
+    return data.split(max(1, min(LARGEST_BATCH, MOST_STEPS // data[0].numel())))

@@ -1,8 +1,9 @@
-"""How many operators each layer loses at a rate: after S4oP, evenly, by error, by error per time."""
+"""How many operators each layer loses at a rate: as in S4oP, evenly, by cost, by cost per time."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from itertools import pairwise
 
 import numpy as np
 
@@ -24,7 +25,7 @@ def check_rates(rates: tuple[float, ...] | list[float]) -> tuple[float, ...]:
     """
     values = tuple(float(rate) for rate in rates)
     inside = all(0.0 < rate < 1.0 for rate in values)
-    if not values or not inside or any(b <= a for a, b in zip(values, values[1:], strict=False)):
+    if not values or not inside or any(b <= a for a, b in pairwise(values)):
         raise RequestError(
             message(
                 "prune",
@@ -52,8 +53,7 @@ def exponential(rate: float, channels: tuple[int, ...]) -> tuple[int, ...]:
 
     Notes
     -----
-    Source: arXiv 2606.18096. Cost of a rate that empties layers is refused here and left to
-    "global".
+    Source: arXiv 2606.18096.
 
     Examples
     --------
@@ -120,7 +120,7 @@ def removals_by_layer(
     Parameters
     ----------
     allocation : {"exponential", "uniform", "global", "latency"}
-        Fixed numbers per layer, or one queue of all operators: by cost, or by cost per second saved.
+        Fixed numbers per layer, or one queue of all operators: by cost, or cost per second saved.
     rate : float
         Share of all operators that are gone afterwards.
     scores : mapping of str to (H,) float

@@ -83,6 +83,23 @@ def observe(
     objective : callable, optional
         What to differentiate instead of random projections; see `ssmred.networks.sensing`.
     """
+    learning = [p for p in network.model.parameters() if p.requires_grad]
+    for parameter in learning:  # kernels are kept where nothing learns
+        parameter.requires_grad_(False)
+    try:
+        return _observed(network, data, seed, substitutes, objective)
+    finally:
+        for parameter in learning:
+            parameter.requires_grad_(True)
+
+
+def _observed(
+    network: PrunableNetwork,
+    data: torch.Tensor,
+    seed: int,
+    substitutes: Mapping[str, OperatorBank] | None,
+    objective: Objective | None,
+) -> dict[str, LayerObservation]:
     banks = network.banks
     sums: dict[str, list[list[np.ndarray]]] = {name: [] for name in banks}
     signals = sensitivities(network.model, dict(banks), data, seed=seed, objective=objective)

@@ -8,20 +8,22 @@ inputs, so that channels that are left stand in for those that went.
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from typing import cast
 
 import torch
 from torch import nn
 
-from ssmred.checks import check_tolerance
+from ssmred.checks import check_positive
 from ssmred.networks.sensing import batches
 from ssmred.prune.network import PrunableNetwork
 
 __all__ = ["mixings", "repaired"]
 
-RIDGE = 1e-4
-"""Of the mean square of the features: what the fit pays for moving the weights."""
+RIDGE, READ_OUT_RIDGE = 1e-4, 1e-2
+"""Of the mean square of the features: what the fits pay for moving the weights. The read-out of a
+pooled sequence sees one row per input, a mixing one per step."""
 
 
 class _SeenError(Exception):
@@ -69,42 +71,74 @@ def repaired(
     its own mixing no larger. Layers that mix in other ways stay as they are. Theory:
     ``theory/mixing-refit.md``.
     """
-    check_tolerance(ridge, "ridge", "repaired", zero=True)
-    answer = PrunableNetwork(copy.deepcopy(network.model), dict(network.paths))
-    mode = answer.model.training
-    answer.model.eval()
-    was, original_mode = mixings(original), original.model.training
+    check_positive(ridge, "ridge", "repaired", allow_zero=True)
+    answer = PrunableNetwork(copy.deepcopy(network.model).eval(), dict(network.paths))
+    modes = network.model.training, original.model.training
     original.model.eval()
-    for name, mixing in mixings(answer).items():
+    was, now = mixings(original), mixings(answer)
+    pairs = [(was[name], now[name], ridge) for name in now]
+    read_out = _read_out_name(original.model, data)
+    if read_out is not None:
+        modules = (original.model, answer.model)
+        last = [cast(nn.Linear, model.get_submodule(read_out)) for model in modules]
+        pairs.append((last[0], last[1], READ_OUT_RIDGE * ridge / RIDGE))
+    for before, mixing, share in pairs:
         gram = right = None
         for part in batches(data):
-            wanted = _seen(original.model, was[name], part)[1]
+            wanted = _seen(original.model, before, part)[1]
             features, got = _seen(answer.model, mixing, part)
             rows, gap = _rows(mixing, features), _rows(mixing, wanted - got)
-            rows = torch.cat([rows, torch.ones_like(rows[:, :1])], dim=1)
+            if mixing.bias is not None:
+                rows = torch.cat([rows, torch.ones_like(rows[:, :1])], dim=1)
             gram = rows.T @ rows + (0 if gram is None else gram)
             right = rows.T @ gap + (0 if right is None else right)
-        scale = ridge * float(gram.diagonal()[:-1].mean())
-        move = torch.linalg.lstsq(
-            gram + scale * torch.eye(len(gram), dtype=gram.dtype, device=gram.device), right
-        ).solution
+        _move(mixing, gram, right, share)
+    original.model.train(modes[1])
+    return PrunableNetwork(answer.model.train(modes[0]), answer.paths)
+
+
+def _move(
+    mixing: nn.Linear | nn.Conv1d, gram: torch.Tensor, right: torch.Tensor, ridge: float
+) -> None:
+    """Solve the normal equations and move the weights, and the bias where there is one."""
+    features = mixing.weight.shape[1]
+    scale = ridge * float(gram.diagonal()[:features].mean())
+    gram = gram + scale * torch.eye(len(gram), dtype=gram.dtype, device=gram.device)
+    move = torch.linalg.lstsq(gram, right).solution
+    with torch.no_grad():
+        change = move[:features].T.reshape(mixing.weight.shape)
+        mixing.weight += change.to(mixing.weight.dtype)
+        if mixing.bias is not None:
+            mixing.bias += move[-1].to(mixing.bias.dtype)
+
+
+def _read_out_name(model: nn.Module, data: torch.Tensor) -> str | None:
+    """Return the path of the linear map whose output is the network's, if there is one."""
+    answers: dict[str, torch.Tensor] = {}
+
+    def recorder(name: str) -> Callable[..., None]:
+        def hook(_module: nn.Module, _args: tuple, output: torch.Tensor) -> None:
+            answers[name] = output
+
+        return hook
+
+    linear = [(name, m) for name, m in model.named_modules() if isinstance(m, nn.Linear)]
+    handles = [module.register_forward_hook(recorder(name)) for name, module in linear]
+    try:
         with torch.no_grad():
-            mixing.weight += move[:-1].T.reshape(mixing.weight.shape).to(mixing.weight.dtype)
-            if mixing.bias is not None:
-                mixing.bias += move[-1].to(mixing.bias.dtype)
-    original.model.train(original_mode)
-    return PrunableNetwork(answer.model.train(mode), answer.paths)
+            output = model(data[:1])
+    finally:
+        for handle in handles:
+            handle.remove()
+    return next((name for name, answer in answers.items() if answer is output), None)
 
 
 def _seen(
     model: nn.Module, module: nn.Module, part: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Return what a module sees and answers; the network runs only up to it."""
-    with _watching(module) as seen, torch.no_grad():
-        try:
-            model(part)
-        except _SeenError:
-            pass
+    with _watching(module) as seen, torch.no_grad(), suppress(_SeenError):
+        model(part)
     return seen[0]
 
 

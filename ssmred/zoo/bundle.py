@@ -71,7 +71,7 @@ def load(name: str) -> tuple[DeepSSM, ZooData]:
     Notes
     -----
     Data: Fashion-MNIST (Zalando SE, MIT licence), averaged over 2 x 2 pixels and read row by row;
-    ListOps expressions, generated (`ssmred.zoo.listops`). Made by ``benchmarks/train_zoo.py``.
+    ListOps expressions, generated (`ssmred.tasks.listops`). Made by ``benchmarks/train_zoo.py``.
     """
     made = record(name)
     model = DeepSSM(**made["recipe"])

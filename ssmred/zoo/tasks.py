@@ -11,38 +11,15 @@ import numpy as np
 import torch
 
 from ssmred.errors import CheckpointError, message
-from ssmred.zoo.listops import SHORT
+from ssmred.tasks import Sample
+from ssmred.tasks.listops import listops_parts
 
-__all__ = ["CALIBRATION", "FOLDER", "Sample", "ZooData", "listops_parts", "task_data"]
+__all__ = ["CALIBRATION", "FOLDER", "ZooData", "task_data"]
 
 FOLDER = files("ssmred.zoo") / "data"
 
 CALIBRATION = 512
 """Size of the calibration samples."""
-
-TEST_EXPRESSIONS = 10_000
-HELD_OUT_EXPRESSIONS = 2_000
-SEEDS = {"test": 1, "held_out": 2, "training": 3}
-
-
-@dataclass(frozen=True, eq=False)
-class Sample:
-    """Hold labelled sequences.
-
-    Attributes
-    ----------
-    inputs : torch.Tensor, (n, T, features) float32 or (n, T) int64
-        Pixel sequences scaled to [-1, 1], or tokens.
-    labels : torch.Tensor, (n,) int64
-        Class of each sequence.
-    """
-
-    inputs: torch.Tensor
-    labels: torch.Tensor
-
-    def __len__(self) -> int:
-        """Return the number of sequences."""
-        return len(self.labels)
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,27 +53,6 @@ def task_data(task: str) -> ZooData:
     return _TASKS[task]()
 
 
-def listops_parts(training: int = CALIBRATION) -> dict[str, Sample]:
-    """Return ``"test"``, ``"held_out"`` and ``"training"`` expressions, all different.
-
-    Parameters
-    ----------
-    training : int
-        Number of training expressions; a smaller part is the beginning of a larger one.
-
-    Notes
-    -----
-    `ssmred.zoo.listops.SHORT`; 10,000 test and 2,000 held-out expressions.
-    """
-    counts = {"test": TEST_EXPRESSIONS, "held_out": HELD_OUT_EXPRESSIONS, "training": training}
-    parts, used = {}, set()
-    for part, count in counts.items():
-        tokens, answers = SHORT.sample(count, seed=SEEDS[part], without=used)
-        used |= {row.tobytes() for row in tokens}
-        parts[part] = Sample(torch.from_numpy(tokens).long(), torch.from_numpy(answers))
-    return parts
-
-
 @cache
 def _fashion_mnist() -> ZooData:
     with as_file(FOLDER / "fashion-mnist.npz") as path, np.load(path, allow_pickle=False) as stored:
@@ -108,7 +64,7 @@ def _fashion_mnist() -> ZooData:
 
 @cache
 def _listops() -> ZooData:
-    parts = listops_parts()
+    parts = listops_parts(CALIBRATION)
     return ZooData(calibration=parts["training"], test=parts["test"])
 
 

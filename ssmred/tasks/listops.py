@@ -13,10 +13,21 @@ from collections.abc import Collection
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 
 from ssmred.errors import DataError, RequestError, message
+from ssmred.tasks.task import Sample, Task
 
-__all__ = ["LONG", "OPERATORS", "SHORT", "VOCABULARY", "ListOps", "decode"]
+__all__ = [
+    "LONG",
+    "OPERATORS",
+    "SHORT",
+    "VOCABULARY",
+    "ListOps",
+    "decode",
+    "listops_parts",
+    "listops_task",
+]
 
 OPERATORS = ("[MIN", "[MAX", "[MED", "[SM")
 END = "]"
@@ -161,6 +172,57 @@ SHORT = ListOps(max_depth=5, max_args=5, min_length=16, max_length=96)
 def decode(tokens: np.ndarray) -> str:
     """Return one row of tokens as text, without padding."""
     return " ".join(VOCABULARY[number] for number in tokens if number)
+
+
+TEST, HELD_OUT, TRAINING = 10_000, 2_000, 200_000
+SEEDS = {"test": 1, "held_out": 2, "training": 3}
+
+
+def listops_parts(
+    training: int, *, held_out: int = HELD_OUT, test: int = TEST, kind: ListOps = SHORT
+) -> dict[str, Sample]:
+    """Return ``"test"``, ``"held_out"`` and ``"training"`` expressions, all different.
+
+    Parameters
+    ----------
+    training, held_out, test : int
+        Sizes; a smaller training part is the beginning of a larger one.
+    kind : ListOps
+    """
+    counts = {"test": test, "held_out": held_out, "training": training}
+    parts: dict[str, Sample] = {}
+    used: set[bytes] = set()
+    for part, count in counts.items():
+        tokens, answers = kind.sample(count, seed=SEEDS[part], without=used)
+        used |= {row.tobytes() for row in tokens}
+        parts[part] = Sample(torch.from_numpy(tokens).long(), torch.from_numpy(answers))
+    return parts
+
+
+def listops_task(
+    *,
+    training: int = TRAINING,
+    held_out: int = HELD_OUT,
+    test: int = TEST,
+    max_depth: int = SHORT.max_depth,
+    max_args: int = SHORT.max_args,
+    min_length: int = SHORT.min_length,
+    max_length: int = SHORT.max_length,
+) -> Task:
+    """Return generated expressions as a task of ten classes; `ListOps` explains the sizes."""
+    kind = ListOps(max_depth, max_args, min_length, max_length)
+    parts = listops_parts(training, held_out=held_out, test=test, kind=kind)
+    split = {"source": "generated", "seeds": SEEDS, "sizes": [training, held_out, test],
+             "distribution": vars(kind)}  # fmt: skip
+    return Task(
+        "listops",
+        parts["training"],
+        parts["held_out"],
+        10,
+        lambda: parts["test"],
+        vocabulary=len(VOCABULARY),
+        split=split,
+    )
 
 
 def _applied(operator: str, values: list[int]) -> int:
