@@ -36,9 +36,11 @@ _ROOMS = (
     "networks",
     "norms",
     "pipeline",
+    "prune",
     "reductors",
     "report",
     "systems",
+    "tasks",
     "zoo",
 )
 
