@@ -77,7 +77,7 @@ def place(tmp_path, monkeypatch):
     from safetensors.torch import save_file
 
     save_file(model.state_dict(), tmp_path / "trained.safetensors")
-    (tmp_path / "my_nets.py").write_text(
+    (tmp_path / "nets_to_prune.py").write_text(
         f"from ssmred.networks.deep import DeepSSM\n\ndef net():\n    return DeepSSM(**{RECIPE})\n"
     )
     save_network(model, tmp_path / "net")
@@ -99,7 +99,7 @@ def config(place, model: str, name: str = "a.toml") -> str:
     return name
 
 
-FACTORY = 'factory = "my_nets:net"\nweights = "trained.safetensors"'
+FACTORY = 'factory = "nets_to_prune:net"\nweights = "trained.safetensors"'
 
 
 def run(*words: object, code: int = 0):
@@ -169,7 +169,7 @@ def test_an_earlier_run_is_neither_mixed_nor_lost(place):
     assert mark.read_text() == "kept"
     assert "not both" in run(name, "--resume", "--force", code=2).stderr
     # What fails before anything is pruned leaves the earlier run.
-    (place.folder / "bad.toml").write_text(CONFIG.format(model="factory = 'my_nets:absent'"))
+    (place.folder / "bad.toml").write_text(CONFIG.format(model="factory = 'nets_to_prune:absent'"))
     run("bad.toml", "--folder", "a-family", "--force", code=2)
     assert mark.read_text() == "kept"
     run(name, "--force")
@@ -189,7 +189,7 @@ def test_other_folders_stay(place):
     for words in ((), ("--resume",), ("--force",)):
         assert "other things" in run(name, "--folder", "thesis", *words, code=2).stderr
     assert (place.folder / "thesis" / "a.tex").read_text() == "years of work"
-    assert "is a file" in run(name, "--folder", "my_nets.py", code=2).stderr
+    assert "is a file" in run(name, "--folder", "nets_to_prune.py", code=2).stderr
     assert place.calls == []
 
 
@@ -208,9 +208,9 @@ def test_a_stopped_run_says_how_to_go_on(place, monkeypatch):
 @pytest.mark.parametrize(
     ("model", "said"),
     [
-        ('factory = "my_nets:absent"', "Expected an importable module"),
+        ('factory = "nets_to_prune:absent"', "Expected an importable module"),
         ('folder = "absent"', "holds no readable network.json"),
-        ('factory = "my_nets:net"\nweights = "absent"', "there is no file"),
+        ('factory = "nets_to_prune:net"\nweights = "absent"', "there is no file"),
         ('recipe = { inputs = 1 }\nweights = "trained.safetensors"', "DeepSSM refuses it"),
         ('recipe = { inputs = 1, outputs = 3, layer = "a" }\nweights = "b"', "DeepSSM refuses it"),
         (

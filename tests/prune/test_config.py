@@ -12,7 +12,7 @@ import pytest
 from ssmred.cli.prune_example import EXAMPLE
 from ssmred.errors import RequestError
 from ssmred.prune.config import ModelSource, read_config
-from ssmred.prune.options import Options
+from ssmred.prune.options import S4OP, Options
 from ssmred.prune.progressive import progressive
 from ssmred.prune.training import Training
 
@@ -130,6 +130,12 @@ def test_every_option_of_a_run_is_a_key(read):
     keywords = set(inspect.signature(progressive).parameters)
     assert given <= keywords
     assert keywords - given == {"model", "task", "training", "workers", "folder", "progress"}
+
+
+def test_the_page_writes_the_published_method_as_a_file(read):
+    page = (Path(__file__).resolve().parents[2] / "docs" / "prune.md").read_text(encoding="utf-8")
+    section = page.split("```toml\n")[1].split("```")[0]
+    assert read(MINIMAL + section).options == S4OP
 
 
 def with_key(section: str, line: str) -> str:
