@@ -40,7 +40,7 @@ CANDIDATES = 5
 """Of S4oP per rate."""
 
 EPOCHS = {"fashion-mnist": 2, "listops": 2, "ecg5000": 2, "ford-a": 2}
-SAMPLES = 6_400
+SAMPLES = 3_200
 """Training sequences per epoch of fine-tuning, at most."""
 
 PARENTS: dict[str, dict[str, Any]] = {

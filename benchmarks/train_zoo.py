@@ -30,19 +30,18 @@ from torch import nn
 from torch.nn import functional
 from zoo_recipes import (
     FAMILIES,
-    SOURCE,
     VARIANTS,
     ZOO,
     Parts,
     fashion_mnist,
     keep_fashion_mnist,
     listops,
-    mirrored,
     recipe,
 )
 
 from ssmred.networks.deep import DeepSSM
 from ssmred.networks.layers import parameter_groups
+from ssmred.tasks.fashion_mnist import SOURCE, mirrored
 
 SMOKE = {"train": 2_000, "held_out": 500, "test": 500}
 """Samples of a smoke run, one epoch of them."""

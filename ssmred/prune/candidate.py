@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import math
 import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
@@ -114,7 +115,7 @@ def _make(job: Assignment, folder: Path) -> dict[str, Any]:
 def removed(job: Assignment, device: torch.device) -> PrunableNetwork:
     """Return the network of the start with operators removed until the goal is reached.
 
-    In steps: after each, what is left is scored again and the mixings are fitted again.
+    In steps: after each, what is left is scored again. At the end the mixings are fitted.
     """
     options, data = job.options, calibration_inputs(job.task, job.options).to(device)
     network, how = job.start.with_banks({}), options.how
@@ -140,8 +141,6 @@ def removed(job: Assignment, device: torch.device) -> PrunableNetwork:
             break
         network = how.applied(network, goes, costs.gains, costs.substitutes)
         network.model.eval()
-        if options.repair:
-            network = repaired(network, job.parent, data)
     if job.goal[0] != "rate" and not reached(job, network):
         raise RequestError(
             message(
@@ -151,7 +150,7 @@ def removed(job: Assignment, device: torch.device) -> PrunableNetwork:
                 cure="Ask for less; the mixings are not made smaller.",
             )
         )
-    return network
+    return repaired(network, job.parent, data) if options.repair else network
 
 
 def reached(job: Assignment, network: PrunableNetwork) -> bool:
@@ -187,9 +186,10 @@ def certificate(
     confidence = 1.0 - (1.0 - CONFIDENCE) / candidates
     changed = int((got.argmax(-1) != wanted.argmax(-1)).sum())
     steps = sample.inputs.shape[1]
+    quantile = order_statistic_bound(gaps, COVERAGE, confidence)
     return {
         "guarantee": "statistical",
-        "bound": order_statistic_bound(gaps, COVERAGE, confidence) / scale,
+        "bound": math.inf if quantile is None else quantile / scale,  # too few inputs: vacuous
         "coverage": COVERAGE,
         "confidence": CONFIDENCE,
         "inputs": len(sample),

@@ -95,7 +95,7 @@ def progressive(
         "exponential" and "uniform" leave one operator in every layer, and a rate that would not is
         refused; "global" and "latency" may empty layers, which then are gains and mixings.
     repair : bool
-        Fit the mixings after each step to what the parent computes; see `repaired`.
+        Fit the mixings to what the parent computes, once operators are gone; see `repaired`.
     step : float or None
         Share of all operators that go before what is left is judged again; None: all at once.
     seeds : sequence of int

@@ -8,7 +8,7 @@ inputs, so that channels that are left stand in for those that went.
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import cast
 
@@ -82,12 +82,13 @@ def repaired(
         modules = (original.model, answer.model)
         last = [cast(nn.Linear, model.get_submodule(read_out)) for model in modules]
         pairs.append((last[0], last[1], READ_OUT_RIDGE * ridge / RIDGE))
-    for before, mixing, share in pairs:
+    parts = batches(data)
+    wanted = [_answers(original.model, [before for before, *_ in pairs], part) for part in parts]
+    for number, (_, mixing, share) in enumerate(pairs):
         gram = right = None
-        for part in batches(data):
-            wanted = _seen(original.model, before, part)[1]
+        for part, answers in zip(parts, wanted, strict=True):
             features, got = _seen(answer.model, mixing, part)
-            rows, gap = _rows(mixing, features), _rows(mixing, wanted - got)
+            rows, gap = _rows(mixing, features), _rows(mixing, answers[number] - got)
             if mixing.bias is not None:
                 rows = torch.cat([rows, torch.ones_like(rows[:, :1])], dim=1)
             gram = rows.T @ rows + (0 if gram is None else gram)
@@ -114,23 +115,32 @@ def _move(
 
 def _read_out_name(model: nn.Module, data: torch.Tensor) -> str | None:
     """Return the path of the linear map whose output is the network's, if there is one."""
-    answers: dict[str, torch.Tensor] = {}
+    linear = [(name, m) for name, m in model.named_modules() if isinstance(m, nn.Linear)]
+    *answers, output = _answers(model, [*(m for _, m in linear), model], data[:1])
+    named = zip(linear, answers, strict=True)
+    return next((name for (name, _), answer in named if answer is output), None)
 
-    def recorder(name: str) -> Callable[..., None]:
+
+def _answers(
+    model: nn.Module, modules: Sequence[nn.Module], part: torch.Tensor
+) -> list[torch.Tensor]:
+    """Return what some modules answer in one run."""
+    seen: dict[int, torch.Tensor] = {}
+
+    def recorder(number: int) -> Callable[..., None]:
         def hook(_module: nn.Module, _args: tuple, output: torch.Tensor) -> None:
-            answers[name] = output
+            seen[number] = output
 
         return hook
 
-    linear = [(name, m) for name, m in model.named_modules() if isinstance(m, nn.Linear)]
-    handles = [module.register_forward_hook(recorder(name)) for name, module in linear]
+    handles = [m.register_forward_hook(recorder(k)) for k, m in enumerate(modules)]
     try:
         with torch.no_grad():
-            output = model(data[:1])
+            model(part)
     finally:
         for handle in handles:
             handle.remove()
-    return next((name for name, answer in answers.items() if answer is output), None)
+    return [seen.get(k) for k in range(len(modules))]
 
 
 def _seen(

@@ -76,7 +76,7 @@ class Replacement:
             if found:
                 channels = torch.tensor(sorted(found))
                 kernel = substitutes[name].kernels[0].taken(channels)
-                direct = {c: float(substitutes[name].D[c]) for c in found}
+                direct = {c: float(substitutes[name].D.detach()[c]) for c in found}
                 banks[name] = network.banks[name].replaced(kernel, direct)
         return network.with_banks(banks)
 
