@@ -40,6 +40,7 @@ _ROOMS = (
     "reductors",
     "report",
     "systems",
+    "tasks",
     "zoo",
 )
 

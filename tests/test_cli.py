@@ -105,7 +105,7 @@ def command(place: Path, *words: str) -> subprocess.CompletedProcess[str]:
 # Help ---------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", ["", "reduce", "inspect", "verify", "latency", "zoo"])
+@pytest.mark.parametrize("name", ["", "reduce", "inspect", "verify", "latency", "prune", "zoo"])
 def test_every_help_has_examples_and_exit_codes(run, name):
     words = [name] if name else []
     text = run(*words, "--help").stdout
@@ -114,10 +114,13 @@ def test_every_help_has_examples_and_exit_codes(run, name):
         assert meaning in text.split("Exit codes:")[1]
 
 
-def test_help_imports_nothing_heavy():
+@pytest.mark.parametrize(
+    "words", [["reduce", "--help"], ["prune", "--help"], ["prune", "--example"]]
+)
+def test_help_imports_nothing_heavy(words):
     code = (
         "import sys\nfrom ssmred.cli import app\n"
-        "try:\n    app(['reduce', '--help'])\nexcept SystemExit:\n    pass\n"
+        f"try:\n    app({words})\nexcept SystemExit:\n    pass\n"
         "print([m for m in ('torch', 'numba', 'scipy', 'matplotlib') if m in sys.modules])"
     )
     finished = subprocess.run(

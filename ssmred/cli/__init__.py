@@ -1,4 +1,4 @@
-"""The command line: ``ssmred reduce | inspect | verify | latency | zoo``."""
+"""The command line: ``ssmred reduce | inspect | verify | latency | prune | zoo``."""
 
 from ssmred.cli.commands import app, main
 

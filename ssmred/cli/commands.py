@@ -11,6 +11,8 @@ import typer
 from ssmred.cli import measuring
 from ssmred.cli.console import BadInputError, Console, DamagedFolderError, epilog, plain
 from ssmred.cli.inspecting import EXAMPLES, inspect
+from ssmred.cli.pruning import EXAMPLES as PRUNE_EXAMPLES
+from ssmred.cli.pruning import prune
 from ssmred.cli.sources import (
     check_new_folder,
     check_result_folder,
@@ -83,6 +85,7 @@ def _version(wanted: bool) -> None:
         "ssmred reduce zoo:fashion-mnist-s4d --states 0.2 --out small",
         "ssmred verify small",
         "ssmred latency small",
+        "ssmred prune --example > prune.toml",
     )
 )
 def _root(
@@ -419,6 +422,7 @@ def zoo(
 
 
 app.command(epilog=epilog(*EXAMPLES))(inspect)
+app.command(epilog=epilog(*PRUNE_EXAMPLES))(prune)
 
 
 def _loaded(folder: Path, model: str | None, weights: Path | None) -> Any:

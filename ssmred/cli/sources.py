@@ -20,12 +20,14 @@ if TYPE_CHECKING:
     from torch import nn
 
     from ssmred.certify import InputSet
+    from ssmred.prune.config import ModelSource
 
 __all__ = [
     "Source",
     "check_new_folder",
     "check_result_folder",
     "input_set",
+    "load_configured",
     "load_data",
     "load_model",
     "needs_class",
@@ -71,6 +73,35 @@ def load_model(text: str, weights: Path | None = None) -> Source:
     if weights is not None:
         _fill_weights(model, weights)
     return Source(text, model.eval())
+
+
+def load_configured(source: ModelSource) -> nn.Module:
+    """Return the network that a configuration file names.
+
+    Raises
+    ------
+    BadInputError
+        If there is no such network, or the recipe is none.
+    CheckpointError
+        If the folder holds no network, or the weights do not fit.
+    """
+    if source.zoo is not None:
+        return load_model(f"{ZOO}{source.zoo.removeprefix(ZOO)}").model
+    if source.factory is not None:
+        return load_model(source.factory, source.weights).model
+    if source.folder is not None:
+        from ssmred.networks import load_network
+
+        return load_network(source.folder)
+    from ssmred.networks.deep import DeepSSM
+
+    try:
+        model = DeepSSM(**(source.recipe or {}))
+    except (TypeError, ValueError) as error:
+        raise BadInputError(f"[model] recipe: DeepSSM refuses it ({error})") from error
+    if source.weights is not None:
+        _fill_weights(model, source.weights)
+    return model.eval()
 
 
 def load_data(path: Path, model: nn.Module) -> torch.Tensor:
@@ -231,12 +262,12 @@ def _fill_weights(model: nn.Module, path: Path) -> None:
     from safetensors.torch import load_file
 
     if not path.is_file():
-        raise CheckpointError(f"--weights: there is no file {path}")
+        raise CheckpointError(f"weights: there is no file {path}")
     try:
         stored = load_file(path)
     except (SafetensorError, OSError, ValueError) as error:
         raise CheckpointError(
-            f"--weights: {path.name} is not a safetensors file ({error}); convert the checkpoint "
+            f"weights: {path.name} is not a safetensors file ({error}); convert the checkpoint "
             "with safetensors.torch.save_file(model.state_dict(), ...)"
         ) from error
     own = model.state_dict()
@@ -250,7 +281,7 @@ def _fill_weights(model: nn.Module, path: Path) -> None:
     found = "; ".join(f"{kind}: {_shortened(keys)}" for kind, keys in faults if keys)
     if found:
         raise CheckpointError(
-            f"--weights: {path.name} does not fit the model. {found}. "
+            f"weights: {path.name} does not fit the model. {found}. "
             "Let the factory build the network that was trained"
         )
     model.load_state_dict(stored)

@@ -20,6 +20,10 @@ _BLOCK_SECONDS = 2e-3
 _WARM_UP_CALLS = 3
 """Calls before timing: compiles kernels, fills the kernel caches and the allocator's pools."""
 
+_SHORT_SECONDS = 50e-3
+"""Calls below this are called once more, untimed, before each block: whatever else alternates has
+taken the processor's caches. Longer ones do not notice."""
+
 
 def timed(calls: Mapping[str, Callable[[], Any]], repeats: int) -> dict[str, list[float]]:
     """Return the seconds per call of several functions that are called in alternation.
@@ -38,13 +42,16 @@ def timed(calls: Mapping[str, Callable[[], Any]], repeats: int) -> dict[str, lis
         Per name one value per round, s.
     """
     clock = time.perf_counter
-    lengths = {}
+    lengths, short = {}, set()
     for name, call in calls.items():
         for _ in range(_WARM_UP_CALLS):
             call()
         start = clock()
         call()
-        lengths[name] = max(1, math.ceil(_BLOCK_SECONDS / max(clock() - start, 1e-7)))
+        seconds = max(clock() - start, 1e-7)
+        lengths[name] = max(1, math.ceil(_BLOCK_SECONDS / seconds))
+        if seconds < _SHORT_SECONDS:
+            short.add(name)
     samples: dict[str, list[float]] = {name: [] for name in calls}
     names = list(calls)
     shuffle = random.Random(0).shuffle
@@ -52,6 +59,8 @@ def timed(calls: Mapping[str, Callable[[], Any]], repeats: int) -> dict[str, lis
         shuffle(names)  # a fixed order can fall into step with the scheduler's time slices
         for name in names:
             call = calls[name]
+            if name in short:
+                call()
             start = clock()
             for _ in range(lengths[name]):
                 call()

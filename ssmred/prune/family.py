@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -30,9 +29,6 @@ from ssmred.prune.member import Member, json_ready
 
 __all__ = ["Family"]
 
-_SAME_RATE = 1e-9
-"""Rates are typed as decimals: far below one operator's share, far above their rounding."""
-
 
 @dataclass(frozen=True, eq=False)
 class Family:
@@ -43,7 +39,7 @@ class Family:
     parent : Member
         The network before pruning, rate 0.
     members : tuple of Member
-        By rising rate; each has only operators that the one before has.
+        By rate; each has only operators that the one before has.
     options : mapping
         How they were made: arguments, seeds, recipe.
     split : mapping
@@ -64,7 +60,7 @@ class Family:
     Raises
     ------
     DataError
-        If the members are no family: of other layers, rates that do not rise, an operator that
+        If the members are no family: of other layers, rates that fall, an operator that
         comes back.
 
     Notes
@@ -94,8 +90,8 @@ class Family:
         for before, member in zip((self.parent, *self.members), self.members, strict=False):
             if member.kept.keys() != before.kept.keys() or member.operators != before.operators:
                 raise _no_family(f"the member of rate {member.rate:g} has other layers")
-            if not member.rate > before.rate:
-                raise _no_family(f"rates do not rise: {before.rate:g}, then {member.rate:g}")
+            if member.rate < before.rate:
+                raise _no_family(f"rates fall: {before.rate:g}, then {member.rate:g}")
             back = [k for k, live in member.kept.items() if not set(live) <= set(before.kept[k])]
             if back:
                 raise _no_family(f"operators of {back[0]} come back at rate {member.rate:g}")
@@ -106,7 +102,7 @@ class Family:
     # Its members --------------------------------------------------------------------------------
 
     def member(self, rate: float) -> Member:
-        """Return the member of a rate; 0 is the parent.
+        """Return the member of a rate, to half an operator; 0 is the parent.
 
         Raises
         ------
@@ -114,9 +110,9 @@ class Family:
             If there is none.
         """
         everyone = (self.parent, *self.members)
-        for member in everyone:
-            if math.isclose(member.rate, rate, rel_tol=0.0, abs_tol=_SAME_RATE):
-                return member
+        found = [member for member in everyone if member.has_rate(rate)]
+        if found:  # of equal ones the last, which was fine-tuned longest
+            return min(reversed(found), key=lambda member: abs(member.rate - rate))
         raise RequestError(
             message(
                 "Family",

@@ -7,7 +7,7 @@ make them at every pass is a quantity of its own (`Uncached`).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from copy import deepcopy
 from typing import Any
@@ -21,7 +21,36 @@ from ssmred.deploy import Spread
 from ssmred.deploy.timing import timed, using_threads
 from ssmred.errors import DataError, UnsupportedOperationError, message
 
-__all__ = ["Uncached", "alternating", "ready"]
+__all__ = ["Latencies", "Uncached", "alternating", "ready"]
+
+
+class Latencies(dict[str, Spread]):
+    """Hold the latencies of networks that alternated in one run, by name: seconds per sequence.
+
+    Parameters
+    ----------
+    samples : mapping of str to list of float
+        Seconds of every round; all networks have the same rounds.
+    """
+
+    def __init__(self, samples: Mapping[str, Sequence[float]]) -> None:
+        super().__init__({name: Spread.of(values) for name, values in samples.items()})
+        self.samples = {name: tuple(values) for name, values in samples.items()}
+
+    def ratio(self, name: str, base: str) -> Spread:
+        """Return the quartiles of one network's time over another's, round by round.
+
+        A load that comes and goes meets both in a round, so this moves less than the ratio of
+        their medians.
+
+        Examples
+        --------
+        >>> times = Latencies({"small": [1.0, 3.0, 4.0], "parent": [2.0, 6.0, 4.0]})
+        >>> times.ratio("small", "parent")
+        Spread(lower=0.5, median=0.5, upper=0.75)
+        """
+        pairs = zip(self.samples[name], self.samples[base], strict=True)
+        return Spread.of([one / other for one, other in pairs])
 
 
 class Uncached(nn.Module):
@@ -55,7 +84,7 @@ def alternating(
     *,
     repeats: int = 30,
     threads: int | None = 1,
-) -> dict[str, Spread]:
+) -> Latencies:
     """Measure how long networks take for one whole sequence, alternating in one run.
 
     Parameters
@@ -73,8 +102,8 @@ def alternating(
 
     Returns
     -------
-    dict of Spread
-        Per name the quartiles of the seconds per pass.
+    Latencies
+        Per name the quartiles of the seconds per pass; ``ratio(name, base)`` compares two.
 
     Raises
     ------
@@ -99,7 +128,7 @@ def alternating(
     calls = {name: _forward(model, sequence) for name, model in models.items()}
     with ready(*models.values()), using_threads(threads), torch.inference_mode():
         samples = timed(calls, repeats)
-    return {name: Spread.of(values) for name, values in samples.items()}
+    return Latencies(samples)
 
 
 @contextmanager

@@ -20,6 +20,9 @@ SCORES = ("val_before", "val_after", "test_before", "test_after")
 """Scores that every member has, percent; those of the test part are None until it is opened."""
 
 _WHERE = "Member"
+_SPREADS = ("latency", "parent_latency", "ratio", "uncached")
+_HALF = 0.5 + 1e-6
+"""Half an operator, and far more than the rounding of a rate times their number."""
 
 
 @dataclass(frozen=True)
@@ -52,6 +55,9 @@ class Member:
         Time that this step took.
     weights : str
         Where the weights are, relative to the family's folder.
+    ratio : Spread, optional
+        Latency over the parent's, round by round; better than the ratio of the medians, which
+        stands in where it is missing.
     uncached : Spread, optional
         Seconds of one sequence where every pass makes the kernels anew.
     peak_bytes : int, optional
@@ -75,6 +81,7 @@ class Member:
     scores: Mapping[str, Any]
     seconds: float
     weights: str
+    ratio: Spread | None = None
     uncached: Spread | None = None
     peak_bytes: int | None = None
 
@@ -99,14 +106,14 @@ class Member:
                 f"{self.operators - self.removed} live operators of {self.operators}",
                 f"{live}",
             )
-        if not abs(self.rate - self.removed / self.operators) <= 1.0 / self.operators:
+        if not self.has_rate(self.removed / self.operators):
             raise _wrong(
                 "the rate is not that of the mask",
-                f"{self.removed / self.operators:.4f} to one operator",
+                f"{self.removed / self.operators:.6g} to half an operator",
                 f"{self.rate}",
             )
-        for name in ("latency", "parent_latency", "uncached"):
-            _check_spread(getattr(self, name), name, optional=name == "uncached")
+        for name in _SPREADS:
+            _check_spread(getattr(self, name), name, optional=name in ("ratio", "uncached"))
         if self.error:
             if not {"bound", "guarantee"} <= set(self.error):
                 raise _wrong("error is no certificate", "a bound and a guarantee", f"{self.error}")
@@ -114,10 +121,22 @@ class Member:
         if not isinstance(self.weights, str) or not _is_inside(self.weights):
             raise _wrong("weights is no place in the folder", "a relative path", f"{self.weights}")
 
+    def has_rate(self, rate: float) -> bool:
+        """Tell whether a rate, rounded to whole operators, is this member's."""
+        return abs(self.rate - rate) * self.operators <= _HALF
+
+    @property
+    def relative(self) -> Spread:
+        """Latency over the parent's, quartiles."""
+        if self.ratio is not None:
+            return self.ratio
+        times, unit = self.latency, self.parent_latency.median
+        return Spread(times.lower / unit, times.median / unit, times.upper / unit)
+
     @property
     def latency_ratio(self) -> float:
-        """Median latency over the parent's."""
-        return self.latency.median / self.parent_latency.median
+        """Latency over the parent's, median."""
+        return self.relative.median
 
     @property
     def bound(self) -> float | None:
@@ -142,11 +161,13 @@ class Member:
             If a field is missing, unknown or wrong.
         """
         known = {field.name for field in fields(cls)} | {"latency_ratio"}
+        if isinstance(stored, Mapping):
+            stored = {"ratio": None, **stored}  # older records have none
         if not isinstance(stored, Mapping) or set(stored) != known:
             got = sorted(map(str, stored)) if isinstance(stored, Mapping) else type(stored).__name__
             raise _wrong("the record is no member of a family", ", ".join(sorted(known)), f"{got}")
         content = {name: value for name, value in stored.items() if name != "latency_ratio"}
-        for name in ("latency", "parent_latency", "uncached"):
+        for name in _SPREADS:
             if content[name] is not None:
                 content[name] = _spread(content[name], name)
         return cls(**content)
@@ -224,7 +245,7 @@ def _check_spread(value: Any, name: str, *, optional: bool) -> None:
         and 0.0 < value.lower <= value.median <= value.upper < math.inf
     )
     if not ordered:
-        raise _wrong(f"{name} is no latency", "a Spread of positive seconds", repr(value))
+        raise _wrong(f"{name} is no latency", "a Spread of positive numbers", repr(value))
 
 
 def _spread(stored: Any, name: str) -> Spread:

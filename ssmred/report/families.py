@@ -101,7 +101,7 @@ def _draw_rates(axes: Axes, everyone: list[Any], part: str) -> None:
 def _draw_latency(axes: Axes, everyone: list[Any], front: tuple[Any, ...], part: str) -> None:
     axes.set_title("What it buys")
     # Ratios, because every member was measured beside the parent in a run of its own.
-    places = [(member.latency_ratio, member.scores[f"{part}_after"]) for member in front]
+    places = [(member.relative.median, member.scores[f"{part}_after"]) for member in front]
     axes.step(
         [x for x, _ in places],
         [y for _, y in places],
@@ -115,10 +115,9 @@ def _draw_latency(axes: Axes, everyone: list[Any], front: tuple[Any, ...], part:
         shown = [member for member in everyone if (member.weights in kept) == chosen]
         if not shown:
             continue
-        ratios = np.array([member.latency_ratio for member in shown])
-        units = np.array([member.parent_latency.median for member in shown])
-        low = ratios - np.array([member.latency.lower for member in shown]) / units
-        high = np.array([member.latency.upper for member in shown]) / units - ratios
+        ratios = np.array([member.relative.median for member in shown])
+        low = ratios - np.array([member.relative.lower for member in shown])
+        high = np.array([member.relative.upper for member in shown]) - ratios
         axes.errorbar(
             ratios,
             [member.scores[f"{part}_after"] for member in shown],
@@ -135,7 +134,7 @@ def _draw_latency(axes: Axes, everyone: list[Any], front: tuple[Any, ...], part:
     for member in everyone:
         axes.annotate(
             f"{100.0 * member.rate:.3g} %" if member.removed else "parent",
-            (member.latency_ratio, member.scores[f"{part}_after"]),
+            (member.relative.median, member.scores[f"{part}_after"]),
             xytext=(5, 5),
             textcoords="offset points",
             fontsize=8,

@@ -30,6 +30,13 @@ def same_outputs(one: torch.nn.Module, two: torch.nn.Module) -> bool:
 
 def test_a_ratio_of_latencies_by_hand():
     assert members()[2].latency_ratio == 0.25
+    assert members()[2].relative.upper == pytest.approx(1.1 * 0.25, rel=1e-15)
+    paired = dataclasses.replace(members()[2], ratio=Spread(0.2, 0.3, 0.4))
+    assert (paired.latency_ratio, paired.relative.upper) == (0.3, 0.4)
+    stored = json.loads(json.dumps(paired.to_dict()))
+    assert Member.from_dict(stored) == paired
+    del stored["ratio"]  # as older records have none
+    assert Member.from_dict(stored).latency_ratio == 0.25
     assert parent().latency_ratio == 1.0
 
 
@@ -61,13 +68,14 @@ SCORES = parent().scores
     ("wrong", "text"),
     [
         ({"removed": 1}, "the mask and the numbers disagree"),
-        ({"rate": 0.3}, "the rate is not that of the mask"),
+        ({"rate": 0.07}, "the rate is not that of the mask"),
         ({"rate": -0.1}, "rate"),
         ({"kept": {}}, "no mask"),
         ({"kept": {"a": [0, 0, 1, 2], "b": [0, 1, 2, 3]}}, "does not rise"),
         ({"kept": {"a": "0123", "b": [0, 1, 2, 3]}}, "is no list"),
         ({"latency": Spread(3.0, 2.0, 1.0)}, "latency is no latency"),
         ({"latency": Spread(1.0, math.nan, 3.0)}, "latency is no latency"),
+        ({"ratio": 0.5}, "ratio is no latency"),
         ({"parent_latency": None}, "parent_latency is no latency"),
         ({"error": {"bound": 0.1}}, "no certificate"),
         ({"error": {"bound": -0.1, "guarantee": "layer"}}, "no bound"),
@@ -97,8 +105,12 @@ def test_members_by_rate_and_their_networks():
     assert made.member(0.1 + 0.4) is made.members[1]
     assert made.model(0.75) is made.held["rate-75"]
     assert not made.model(0.75).training
-    with pytest.raises(RequestError, match=r"one of 0, 0.25, 0.5, 0.75, got 0.3"):
-        made.model(0.3)
+    # To half an operator: 0.3 of 8 operators are 2.4, which are 2.
+    assert made.member(0.3) is made.members[0]
+    with pytest.raises(RequestError, match=r"one of 0, 0.25, 0.5, 0.75, got 0.35"):
+        made.model(0.35)
+    again = dataclasses.replace(made.members[0], weights="again")  # nothing more had to go
+    assert family(members=(made.members[0], again)).member(0.25) is again
 
 
 def test_the_front_by_hand():
@@ -163,7 +175,7 @@ def renamed(one: Member) -> Member:
     ("wrong", "text"),
     [
         ({"parent": members()[0]}, "the parent has lost 2"),
-        ({"members": members()[::-1]}, "rates do not rise"),
+        ({"members": members()[::-1]}, "rates fall"),
         ({"members": (renamed(members()[0]),)}, "other layers"),
         (
             {

@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import nn
 
+from ssmred.deploy import Spread
 from ssmred.errors import DataError, OrderError, RequestError, UnsupportedOperationError
 from ssmred.networks import ReducedSSM
 from ssmred.networks.deep import DeepSSM
@@ -19,6 +20,7 @@ from ssmred.prune import (
     alternating,
     measure_layers,
 )
+from ssmred.prune.latency import Latencies
 
 STEPS = 16
 
@@ -63,6 +65,13 @@ def test_networks_run_in_eval_mode_at_batch_one_without_gradients():
     assert models["parent"].training
     assert not models["pruned"].training
     assert torch.get_num_threads() == before
+
+
+def test_ratios_are_of_the_same_round_by_hand():
+    # The second round was slow for both: the medians' ratio would be 3 / 2.
+    measured = Latencies({"small": [1.0, 30.0, 3.0], "parent": [2.0, 60.0, 1.0]})
+    assert measured["small"].median == 3.0
+    assert measured.ratio("small", "parent") == Spread(0.5, 0.5, 1.75)
 
 
 def test_modes_come_back_module_by_module():

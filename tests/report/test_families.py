@@ -18,9 +18,7 @@ def member(rate: float, ratio: float, before: float, after: float, test: bool) -
         rate=rate,
         removed=round(100 * rate),
         weights=f"rate-{rate:g}",
-        latency=SimpleNamespace(lower=3.6 * ratio, median=4.0 * ratio, upper=4.8 * ratio),
-        parent_latency=SimpleNamespace(median=4.0),
-        latency_ratio=ratio,
+        relative=SimpleNamespace(lower=0.9 * ratio, median=ratio, upper=1.2 * ratio),
         scores={
             "val_before": before,
             "val_after": after,
