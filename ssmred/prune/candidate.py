@@ -27,8 +27,8 @@ from ssmred.prune.latency_model import LatencyModel
 from ssmred.prune.network import PrunableNetwork
 from ssmred.prune.options import Options
 from ssmred.prune.repair import repaired
-from ssmred.prune.selection import costs_of
 from ssmred.prune.scoring import evaluate
+from ssmred.prune.selection import costs_of
 from ssmred.prune.training import train
 from ssmred.tasks import Sample, Task
 

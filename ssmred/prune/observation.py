@@ -1,4 +1,7 @@
-"""What calibration inputs say of every operator: its energies, and how much its output matters."""
+"""What calibration inputs say of every operator: its energies, and how much its output matters.
+
+Theory: ``theory/operator-removal.md``.
+"""
 
 from __future__ import annotations
 

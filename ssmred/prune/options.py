@@ -10,9 +10,9 @@ from typing import Any
 from ssmred.checks import check_choice, check_fraction, check_integer
 from ssmred.errors import RequestError, message
 from ssmred.prune.allocation import ALLOCATIONS, check_rates
+from ssmred.prune.recipe import Training
 from ssmred.prune.replacement import Replacement
 from ssmred.prune.selection import SELECTIONS
-from ssmred.prune.recipe import Training
 
 __all__ = ["RATES", "S4OP", "TARGETS", "Options"]
 

@@ -88,7 +88,10 @@ def repaired(
         gram = right = None
         for part, answers in zip(parts, wanted, strict=True):
             features, got = _seen(answer.model, mixing, part)
-            rows, gap = _rows(mixing, features), _rows(mixing, answers[number] - got)
+            rows, gap = (
+                _rows(mixing, features),
+                _rows(mixing, cast(torch.Tensor, answers[number]) - got),
+            )
             if mixing.bias is not None:
                 rows = torch.cat([rows, torch.ones_like(rows[:, :1])], dim=1)
             gram = rows.T @ rows + (0 if gram is None else gram)
@@ -123,8 +126,8 @@ def _read_out_name(model: nn.Module, data: torch.Tensor) -> str | None:
 
 def _answers(
     model: nn.Module, modules: Sequence[nn.Module], part: torch.Tensor
-) -> list[torch.Tensor]:
-    """Return what some modules answer in one run."""
+) -> list[torch.Tensor | None]:
+    """Return what some modules answer in one run; None for one that takes no part."""
     seen: dict[int, torch.Tensor] = {}
 
     def recorder(number: int) -> Callable[..., None]:

@@ -1,4 +1,7 @@
-"""What stands in the place of a removed operator: the input itself, nothing, a gain, few states."""
+"""What stands in the place of a removed operator: the input itself, nothing, a gain, few states.
+
+Theory: ``theory/operator-removal.md``.
+"""
 
 from __future__ import annotations
 
