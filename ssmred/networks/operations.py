@@ -12,6 +12,7 @@ from torch.nn import functional
 
 from ssmred.networks.dense_core import DenseSSM
 from ssmred.networks.filters import LinearFilter
+from ssmred.networks.operator_bank import OperatorBank
 from ssmred.networks.reduced import ReducedSSM
 from ssmred.networks.shared import SharedSSM
 from ssmred.networks.translation import Translation, Wire, single, to_array, translates
@@ -19,7 +20,7 @@ from ssmred.networks.translation import Translation, Wire, single, to_array, tra
 # Layers with weights --------------------------------------------------------------------------
 
 
-@translates(ReducedSSM, SharedSSM, DenseSSM)
+@translates(ReducedSSM, SharedSSM, DenseSSM, OperatorBank)
 def _ssm(t: Translation, value: Any, module: LinearFilter, u: Wire) -> Wire:
     name = t.names(str(t.current.target))
     if t.strict and any(node.op == "ssm" and node.name == name for node in t.nodes):
