@@ -49,5 +49,6 @@ samples = 512                 # default all; training sequences per epoch, a fre
 # smoothing = 0.0             # default; of the labels
 # distillation = 0.0          # default; share of the loss that is learnt from the parent
 # temperature = 2.0           # default; of the outputs that are compared in distillation
+# keep_start = true           # default; whether the network may stay as it was before epoch 1
 # accelerator = "cpu"         # default; with devices, strategy and precision as Lightning Fabric's
 """

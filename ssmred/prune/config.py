@@ -12,7 +12,7 @@ from typing import Any, get_args, get_type_hints
 
 from ssmred.errors import RequestError, SsmredError, message
 from ssmred.prune.options import Options
-from ssmred.prune.training import Training
+from ssmred.prune.recipe import Training
 
 __all__ = ["ModelSource", "PruneConfig", "TaskChoice", "read_config"]
 

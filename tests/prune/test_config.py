@@ -14,7 +14,7 @@ from ssmred.errors import RequestError
 from ssmred.prune.config import ModelSource, read_config
 from ssmred.prune.options import S4OP, Options
 from ssmred.prune.progressive import progressive
-from ssmred.prune.training import Training
+from ssmred.prune.recipe import Training
 
 WHOLE = """
 [model]
