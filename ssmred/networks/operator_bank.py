@@ -44,6 +44,8 @@ class OperatorBank(LinearFilter):
         Together as many channels as `live` names.
     live : (n,) int
         The channels of the kernels, one after the other; none twice.
+    replacements : int
+        How many of the kernels, the last ones, stand in the place of operators that went.
 
     Raises
     ------
@@ -64,7 +66,9 @@ class OperatorBank(LinearFilter):
 
     live: torch.Tensor
 
-    def __init__(self, D: Any, kernels: Sequence[OperatorKernel], live: Any) -> None:
+    def __init__(
+        self, D: Any, kernels: Sequence[OperatorKernel], live: Any, *, replacements: int = 0
+    ) -> None:
         super().__init__()
         direct = torch.as_tensor(D).detach().clone()
         self.D = nn.Parameter(direct if direct.is_floating_point() else direct.double())
@@ -82,6 +86,7 @@ class OperatorBank(LinearFilter):
                 )
             )
         self.register_buffer("live", places)
+        self.replacements = replacements
         self._tensors: tuple[torch.Tensor, ...] | None = None
         self._whole = self._is_whole()
 
@@ -111,6 +116,12 @@ class OperatorBank(LinearFilter):
         """Describe the layer in the printed network."""
         return f"channels={self.channels}, live={len(self.live)}"
 
+    @property
+    def own(self) -> list[int]:
+        """Channels that still have the operator they came with, rising."""
+        first = self._operators()[: len(self.kernels) - self.replacements]
+        return sorted(self.live[: sum(kernel.channels for kernel in first)].tolist())
+
     # Pruning -------------------------------------------------------------------------------------
 
     def pruned(self, gains: dict[int, float]) -> OperatorBank:
@@ -124,13 +135,16 @@ class OperatorBank(LinearFilter):
         self._check_live(gains)
         gone = torch.tensor(sorted(gains), dtype=torch.int64)
         stays = ~torch.isin(self.live.cpu(), gone)
-        kernels, start = [], 0
-        for kernel in self._operators():
+        kernels, start, replacements = [], 0, 0
+        first = len(self.kernels) - self.replacements
+        for number, kernel in enumerate(self._operators()):
             own = stays[start : start + kernel.channels]
             start += kernel.channels
             if own.any():
                 kernels.append(kernel.taken(own.nonzero()[:, 0].to(self.live.device)))
-        return self._like(kernels, self.live[stays.to(self.live.device)], gains)
+                replacements += number >= first
+        live = self.live[stays.to(self.live.device)]
+        return self._like(kernels, live, gains, replacements)
 
     def masked(self, gains: dict[int, float]) -> OperatorBank:
         """Return what `pruned` returns, but by zero read-outs: nothing is smaller."""
@@ -141,7 +155,7 @@ class OperatorBank(LinearFilter):
             own = silent[start : start + kernel.channels]
             start += kernel.channels
             kernels.append(kernel.silenced(own.nonzero()[:, 0]))
-        return self._like(kernels, self.live, gains)
+        return self._like(kernels, self.live, gains, self.replacements)
 
     def replaced(self, kernel: OperatorKernel, gains: dict[int, float]) -> OperatorBank:
         """Return a bank in which these channels, in rising order, have a kernel and gain anew."""
@@ -149,18 +163,22 @@ class OperatorBank(LinearFilter):
         added = torch.tensor(sorted(gains), dtype=torch.int64, device=self.live.device)
         live = torch.cat([rest.live, added])
         added_kernel = kernel.to(device=self.D.device, dtype=self.D.dtype)
-        return rest._like([*rest.kernels, added_kernel], live, gains)
+        return rest._like([*rest.kernels, added_kernel], live, gains, rest.replacements + 1)
 
     def _operators(self) -> list[OperatorKernel]:
         return cast(list[OperatorKernel], list(self.kernels))
 
     def _like(
-        self, kernels: Sequence[OperatorKernel], live: torch.Tensor, gains: dict[int, float]
+        self,
+        kernels: Sequence[OperatorKernel],
+        live: torch.Tensor,
+        gains: dict[int, float],
+        replacements: int,
     ) -> OperatorBank:
         D = self.D.detach().clone()
         for channel, gain in gains.items():
             D[channel] = gain
-        bank = OperatorBank(D, kernels, live).train(self.training)
+        bank = OperatorBank(D, kernels, live, replacements=replacements).train(self.training)
         return bank.to(self.D.device)
 
     def _check_live(self, gains: dict[int, float]) -> None:
@@ -357,16 +375,23 @@ class OperatorBank(LinearFilter):
     def _settings(self) -> dict[str, Any]:
         kernels = [{"kind": type(k).__name__, **k.settings} for k in self._operators()]
         dtype = str(self.D.dtype).removeprefix("torch.")
-        return {"channels": self.channels, "kernels": kernels, "dtype": dtype}
+        return {
+            "channels": self.channels,
+            "kernels": kernels,
+            "dtype": dtype,
+            "replacements": self.replacements,
+        }
 
     @classmethod
-    def _blank(cls, *, channels: int, kernels: Sequence[dict[str, Any]], dtype: str) -> Self:
+    def _blank(
+        cls, *, channels: int, kernels: Sequence[dict[str, Any]], dtype: str, replacements: int
+    ) -> Self:
         made = []
         for described in kernels:
             kind, settings = described["kind"], {k: v for k, v in described.items() if k != "kind"}
             made.append(KERNELS[kind].blank(**settings))
         count = sum(kernel.channels for kernel in made)
-        bank = cls(np.zeros(channels), made, np.arange(count))
+        bank = cls(np.zeros(channels), made, np.arange(count), replacements=replacements)
         return bank.to(getattr(torch, check_choice(dtype, DTYPES, "dtype", "OperatorBank")))
 
     def __getstate__(self) -> dict:

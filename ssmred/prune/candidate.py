@@ -87,7 +87,9 @@ def _make(job: Assignment, folder: Path) -> dict[str, Any]:
     start, device = time.perf_counter(), torch.device(job.options.training.accelerator)
     job.parent.model.to(device)
     network = removed(job, device)
-    error = certificate(job.parent, network, job.certification, job.candidates)
+    error = certificate(
+        job.parent, network, job.certification, candidates=job.candidates, steps=job.task.length
+    )
     before = evaluate(network.model, job.task.val, job.task)
     save_network(network.model, folder / BEFORE)
     network.model.train()
@@ -129,7 +131,7 @@ def removed(job: Assignment, device: torch.device) -> PrunableNetwork:
         if round(rate * total) <= gone:
             break  # allocations with fixed numbers may hold a layer back
         costs = costs_of(
-            network, options.selection, how, data, horizon=_steps(job.task), seed=job.seed,
+            network, options.selection, how, data, horizon=job.task.length, seed=job.seed,
             loss=_loss_on(job.task, options),
         )  # fmt: skip
         saved = None
@@ -171,7 +173,12 @@ def _share(job: Assignment, network: PrunableNetwork) -> float:
 
 
 def certificate(
-    parent: PrunableNetwork, network: PrunableNetwork, sample: Sample, candidates: int
+    parent: PrunableNetwork,
+    network: PrunableNetwork,
+    sample: Sample,
+    *,
+    candidates: int,
+    steps: int,
 ) -> dict[str, Any]:
     """Return what the sample proves of the removal, before any fine-tuning.
 
@@ -186,7 +193,6 @@ def certificate(
     scale = float(np.sqrt(np.mean(np.sum(wanted**2, axis=-1))))
     confidence = 1.0 - (1.0 - CONFIDENCE) / candidates
     changed = int((got.argmax(-1) != wanted.argmax(-1)).sum())
-    steps = sample.inputs.shape[1]
     quantile = order_statistic_bound(gaps, COVERAGE, confidence)
     return {
         "guarantee": "statistical",
@@ -228,11 +234,6 @@ def _loss_on(task: Task, options: Options) -> Any:
         return task.loss(answers, own) * len(own)
 
     return loss
-
-
-def _steps(task: Task) -> int:
-    axis = 2 if task.kind == "two-stream" else 1
-    return int(task.train.inputs.shape[axis])
 
 
 def restored(parent: PrunableNetwork, folder: Path, which: str = AFTER) -> PrunableNetwork:

@@ -49,13 +49,13 @@ class PrunableNetwork:
 
     @property
     def live(self) -> dict[str, list[int]]:
-        """Channels that have an operator, by layer: the mask."""
-        return {name: sorted(bank.live.tolist()) for name, bank in self.banks.items()}
+        """Channels that have their own operator, by layer: the mask."""
+        return {name: bank.own for name, bank in self.banks.items()}
 
     @property
     def operators(self) -> int:
         """Number of operators that are left."""
-        return sum(len(bank.live) for bank in self.banks.values())
+        return sum(len(bank.own) for bank in self.banks.values())
 
     @property
     def channels(self) -> dict[str, int]:

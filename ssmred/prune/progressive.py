@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.progress import Progress
 from torch import nn
 
+from ssmred.deploy import Spread
 from ssmred.deploy.latency import machine
 from ssmred.deploy.memory import parameter_bytes, peak_forward_bytes
 from ssmred.errors import RequestError, message
@@ -267,7 +268,7 @@ class _Run:
             model = measure_layers(
                 lambda layer, live: _with_live(banks[layer], live),
                 self.parent.channels,
-                self.inputs.shape[-1 if self.task.vocabulary else 1],
+                self.task.length,
                 network=whole["parent"].median,
                 repeats=self.options.repeats,
                 threads=self.options.threads,
@@ -288,11 +289,7 @@ class _Run:
             return Member.from_dict(json.loads(path.read_text(encoding="utf-8")))
         start = time.perf_counter()
         times = alternating(
-            {
-                "parent": self.parent.model,
-                "member": network.model,
-                "uncached": Uncached(network.model),
-            },
+            {"parent": self.parent.model, "member": network.model},
             self.inputs,
             repeats=self.options.repeats,
             threads=self.options.threads,
@@ -308,7 +305,8 @@ class _Run:
             bytes=parameter_bytes(network.model),
             latency=times["member"],
             parent_latency=times["parent"],
-            uncached=times["uncached"],
+            uncached=self._uncached(network),
+            ratio=times.ratio("member", "parent"),
             peak_bytes=peak_forward_bytes(network.model, self.inputs)[1],
             error=best["error"],
             scores={
@@ -326,6 +324,16 @@ class _Run:
         )
         write_text(path, json.dumps(member.to_dict(), indent=1) + "\n")
         return member
+
+    def _uncached(self, network: PrunableNetwork) -> Spread:
+        """Return the latency where every pass makes the kernels; apart, as it evicts the caches."""
+        times = alternating(
+            {"uncached": Uncached(network.model)},
+            self.inputs,
+            repeats=self.options.repeats,
+            threads=self.options.threads,
+        )
+        return times["uncached"]
 
     def _tested(self, members: list[Member], folders: list[Path]) -> Family:
         """Open the test part, once for all networks, and write the family."""
@@ -355,7 +363,7 @@ class _Run:
     def _parent_member(self, test: Any) -> Member:
         network = self.parent
         times = alternating(
-            {"parent": network.model, "uncached": Uncached(network.model)},
+            {"parent": network.model},
             self.inputs,
             repeats=self.options.repeats,
             threads=self.options.threads,
@@ -371,7 +379,7 @@ class _Run:
             bytes=parameter_bytes(network.model),
             latency=times["parent"],
             parent_latency=times["parent"],
-            uncached=times["uncached"],
+            uncached=self._uncached(network),
             peak_bytes=peak_forward_bytes(network.model, self.inputs)[1],
             error={},
             scores={

@@ -127,7 +127,7 @@ def test_the_test_part_is_opened_once_and_last(tmp_path):
     options = {"rates": (0.3,), "training": Training(epochs=0), "repeats": 1, "progress": False}
     progressive(small_network(), task, folder=tmp_path / "run", **options)
     assert opened == [1]
-    with pytest.raises(RequestError, match="opened already"):
+    with pytest.raises(RequestError, match="opened before"):
         task.open_test()
     progressive(small_network(), small_task(opened), folder=tmp_path / "run", **options)
     assert opened == [1], "a finished run is read, not tested again"
