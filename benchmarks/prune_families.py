@@ -2,8 +2,6 @@
 
     python benchmarks/prune_families.py parents --task ecg5000 --family s4d --source <wheel>
     python benchmarks/prune_families.py run --task ecg5000 --family s4d --method s4op --seed 0
-    python benchmarks/prune_families.py measure   # latencies of all families, on this machine, idle
-    python benchmarks/prune_families.py report    # tables of docs/prune.md and a picture per task
 
 ``run`` makes one family (all rates) in ``.cache/prune`` and goes on where it was killed. Methods:
 ``s4op`` is the published one (random channels, identity bypass, 2^i rule, five candidates per
@@ -135,7 +133,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("step", choices=("parents", "run", "measure", "report"))
+    parser.add_argument("step", choices=("parents", "run"))
     parser.add_argument("--task", choices=TASKS)
     parser.add_argument("--family", choices=FAMILIES)
     parser.add_argument("--method", choices=("s4op", "ours", "ours-fifth", "ours-none"))
@@ -145,6 +143,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--work", type=Path, default=WORK)
     parser.add_argument("--threads", type=int, default=1)
     options = parser.parse_args(arguments)
+    needed = ("task", "family") if options.step == "parents" else ("task", "family", "method")
+    missing = [f"--{name}" for name in needed if getattr(options, name) is None]
+    if missing:
+        parser.error(f"{options.step} needs {', '.join(missing)}")
     torch.set_num_threads(options.threads)
     steps = {"parents": make_parent, "run": run}
     steps[options.step](options)
