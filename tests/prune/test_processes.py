@@ -1,5 +1,11 @@
 """Two processes that share every batch end with the weights of one process."""
 
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 import torch
 from toys import Bias, all_right, state, wave_network, waves
@@ -12,6 +18,19 @@ AGREEMENT = 1e-5
 another order; without a shared gradient weights end 1e-2 apart."""
 
 RECIPE = Training(epochs=2, rate=1e-2, batch=25, keep_start=False)
+
+SCRIPT = """
+import json, os, sys
+sys.path.insert(0, {toys!r})
+from toys import wave_network, waves
+from ssmred.prune import Training, train
+
+recipe = Training(epochs=2, rate=1e-2, batch=25, keep_start=False, devices=2, strategy=sys.argv[1])
+task = waves(count=200, held_out=61)
+losses = [train(wave_network(), task, recipe, seed=0).losses for _ in range(2)]
+with open(os.path.join({folder!r}, os.environ["LOCAL_RANK"] + ".json"), "w") as file:
+    json.dump(losses, file)
+"""
 
 
 def both(strategy, monkeypatch):
@@ -47,6 +66,22 @@ def test_forked_processes(monkeypatch):
 def test_spawned_processes(monkeypatch):
     """By default; each starts Python anew."""
     assert_agree(both("auto", monkeypatch))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("launcher", [(), ("-m", "torch.distributed.run", "--nproc-per-node=2")])
+def test_scripts_with_a_process_per_device(launcher, tmp_path):
+    """By "ddp", which runs a script again, and by torchrun: two trainings, one after the other."""
+    script = tmp_path / "script.py"
+    script.write_text(SCRIPT.format(toys=str(Path(__file__).parent), folder=str(tmp_path)))
+    environment = {k: v for k, v in os.environ.items() if k not in ("LOCAL_RANK", "MASTER_PORT")}
+    command = [sys.executable, *launcher, str(script), "auto" if launcher else "ddp"]
+    subprocess.run(command, env=environment, check=True, capture_output=True, timeout=300)
+    task, model = waves(count=200, held_out=61), wave_network()
+    history = train(model, task, RECIPE, seed=0)
+    for rank in range(2):
+        for losses in json.loads((tmp_path / f"{rank}.json").read_text()):
+            assert losses == pytest.approx(history.losses, abs=AGREEMENT)
 
 
 def test_marks_arrive_in_other_processes(monkeypatch):
