@@ -37,9 +37,8 @@ RATES = (0.1, 0.3, 0.5, 0.7, 0.9)
 CANDIDATES = 5
 """Of S4oP per rate."""
 
-EPOCHS = {"fashion-mnist": 2, "listops": 2, "ecg5000": 2, "ford-a": 2}
-SAMPLES = 3_200
-"""Training sequences per epoch of fine-tuning, at most."""
+EPOCHS, SAMPLES = 2, 3_200
+"""Of fine-tuning one candidate: epochs, and training sequences in each, at most."""
 
 PARENTS: dict[str, dict[str, Any]] = {
     "ecg5000": {"epochs": 15, "rate": 4e-3, "batch": 64, "dropout": 0.1},
@@ -47,15 +46,14 @@ PARENTS: dict[str, dict[str, Any]] = {
 }
 
 
-def method_options(method: str, task: str, device: str) -> dict[str, Any]:
+def method_options(method: str, device: str) -> dict[str, Any]:
     """Return the arguments of `progressive` for a method."""
-    epochs = EPOCHS[task]
-    recipe = Training(epochs=epochs, rate=1e-3, batch=64, samples=SAMPLES, patience=None,
+    recipe = Training(epochs=EPOCHS, rate=1e-3, batch=64, samples=SAMPLES, patience=None,
                       accelerator=device)  # fmt: skip
     if method == "s4op":
         return {**S4OP, "training": recipe}
     factor = {"ours": CANDIDATES, "ours-fifth": 1, "ours-none": 0}[method]
-    return {"training": replace(recipe, epochs=factor * epochs, distillation=0.5 if factor else 0)}
+    return {"training": replace(recipe, epochs=factor * EPOCHS, distillation=0.5 if factor else 0)}
 
 
 def load_task(name: str, source: Path | None) -> tasks.Task:
@@ -116,7 +114,7 @@ def run(options: argparse.Namespace) -> None:
     start = time.perf_counter()
     task = load_task(options.task, options.source)
     folder = options.work / f"{options.task}-{options.family}-{options.method}-{options.seed}"
-    how = method_options(options.method, options.task, options.device)
+    how = method_options(options.method, options.device)
     if "seeds" in how:  # other draws in every repetition
         how["seeds"] = tuple(100 * options.seed + seed for seed in how["seeds"])
     else:

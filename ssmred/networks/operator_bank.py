@@ -10,7 +10,7 @@ import torch
 from scipy.fft import next_fast_len
 from torch import nn
 
-from ssmred.errors import OrderError, ShapeError, message
+from ssmred.errors import CheckpointError, OrderError, ShapeError, message
 from ssmred.networks.filters import LinearFilter
 from ssmred.networks.layers.dplr import S4Kernel
 from ssmred.networks.layers.free_kernels import DenseKernel, ModalKernel
@@ -370,7 +370,21 @@ class OperatorBank(LinearFilter):
     def _load_from_state_dict(self, state_dict: dict, prefix: str, *args: Any) -> None:
         self.clear_cache()
         super()._load_from_state_dict(state_dict, prefix, *args)
+        self._check_places(prefix)
         self._whole = self._is_whole()
+
+    def _check_places(self, prefix: str) -> None:
+        """Raise CheckpointError unless a stored `live` names different channels of this bank."""
+        places = self.live.tolist()
+        if len(set(places)) < len(places) or not set(places) <= set(range(self.channels)):
+            raise CheckpointError(
+                message(
+                    "OperatorBank",
+                    f"{prefix}live does not fit",
+                    expected=f"different channels, 0 to {self.channels - 1}",
+                    got=f"{places}",
+                )
+            )
 
     def _settings(self) -> dict[str, Any]:
         kernels = [{"kind": type(k).__name__, **k.settings} for k in self._operators()]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Protocol
@@ -15,19 +15,17 @@ from torch import nn
 from ssmred.errors import DataError
 from ssmred.gramians import InputMoments, OutputMetric, OutputSensitivity
 from ssmred.networks import ImportedLayer, ImportedNetwork
-from ssmred.networks.sensing import inputs_of, outputs_of, sensitivities, signals_of
+from ssmred.networks.sensing import inputs_of, sensitivities
 from ssmred.pipeline.feedthrough import FULL, moved_modes, shapes_direct, with_diagonal
 from ssmred.pipeline.measured import h2_root, measured, united, usable, with_read_out
 from ssmred.pipeline.methods import ALTERNATING, SUBSET, reductor_of
+from ssmred.pipeline.original_outputs import OriginalOutputs
 from ssmred.reductors import Reduction, ReductionPath, SubsetPath, SubsetReductor, allocate
 from ssmred.systems import DiagonalSystem
 from ssmred.systems.linear import LinearSystem, of_kind
 
 Weigher = Callable[[Sequence[ReductionPath]], Sequence[np.ndarray]]
 """Maps removal paths to the weight of every channel's squared error, one (H,) array per layer."""
-
-KEPT_BYTES = 2**30
-"""Most bytes of layers' outputs that are kept in memory."""
 
 Advance = Callable[[int], None]
 """Called with the number of layers done since the last call."""
@@ -409,42 +407,6 @@ def moments_of(
     if moments is None:
         raise DataError("reduce: no calibration inputs were given. Pass some in data=.")
     return moments
-
-
-class OriginalOutputs:
-    """Hold what the layers of a network put out on the data.
-
-    Where that is too much to keep, the network runs again for each.
-
-    Parameters
-    ----------
-    network : ImportedNetwork
-    data : torch.Tensor, (S, T, ...)
-    """
-
-    def __init__(self, network: ImportedNetwork, data: torch.Tensor) -> None:
-        self.network, self.data = network, data
-        self._kept: list[dict[str, torch.Tensor]] | None = None
-
-    @cached_property
-    def cores(self) -> dict[str, nn.Module]:
-        """The layers' filters by name."""
-        return {at.name: self.network.core(at.name) for at in self.network.layers}
-
-    def of(self, name: str) -> Iterator[torch.Tensor]:
-        """Yield what a layer puts out, (S, H, T), batch by batch."""
-        if self._kept is None and self._bytes <= KEPT_BYTES:
-            self._kept = list(outputs_of(self.network.model, self.cores, self.data))
-        if self._kept is None:
-            pairs = signals_of(self.network.model, name, self.cores[name], self.data)
-            yield from (outputs for _, outputs in pairs)
-        else:
-            yield from (batch[name] for batch in self._kept)
-
-    @property
-    def _bytes(self) -> int:
-        one = next(outputs_of(self.network.model, self.cores, self.data[:1]))
-        return len(self.data) * sum(t.numel() * t.element_size() for t in one.values())
 
 
 def fitted_to_original(

@@ -17,7 +17,7 @@ from safetensors.torch import load_file
 
 from ssmred.certify.statistics import exceedance_upper_bound, order_statistic_bound
 from ssmred.deploy.memory import parameter_bytes
-from ssmred.errors import CheckpointError, RequestError, message
+from ssmred.errors import CheckpointError, DataError, RequestError, message
 from ssmred.networks import save_network
 from ssmred.networks.operator_bank import OperatorBank
 from ssmred.networks.sensing import outputs
@@ -269,6 +269,15 @@ def with_state(
 
 def split_validation(task: Task, seed: int) -> tuple[Task, Sample]:
     """Return the task with half of its validation part, and the other half."""
+    if len(task.val) < 2:
+        raise DataError(
+            message(
+                "progressive",
+                "the validation part is too small to be cut in two",
+                expected="one half that chooses and one that certifies",
+                got=f"{len(task.val)} sequence",
+            )
+        )
     order = torch.randperm(len(task.val), generator=torch.Generator().manual_seed(seed))
     watch, apart = order[: (len(order) + 1) // 2], order[(len(order) + 1) // 2 :]
     chosen = Sample(task.val.inputs[watch], task.val.labels[watch])

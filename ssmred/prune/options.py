@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from itertools import pairwise
 from typing import Any
 
@@ -97,10 +97,6 @@ class Options:
         stored = asdict(self)
         stored["targets"] = {kind: list(values) for kind, values in self.targets.items()}
         return stored | {"rates": list(self.rates), "seeds": list(self.seeds)}
-
-    def with_seed(self, seed: int) -> Options:
-        """Return the options of one candidate."""
-        return replace(self, seeds=(seed,))
 
 
 def _checked_targets(targets: Mapping[str, Sequence[float]] | None) -> dict[str, tuple[float, ...]]:

@@ -88,10 +88,8 @@ def repaired(
         gram = right = None
         for part, answers in zip(parts, wanted, strict=True):
             features, got = _seen(answer.model, mixing, part)
-            rows, gap = (
-                _rows(mixing, features),
-                _rows(mixing, cast(torch.Tensor, answers[number]) - got),
-            )
+            wished = cast(torch.Tensor, answers[number])
+            rows, gap = _rows(mixing, features), _rows(mixing, wished - got)
             if mixing.bias is not None:
                 rows = torch.cat([rows, torch.ones_like(rows[:, :1])], dim=1)
             gram = rows.T @ rows + (0 if gram is None else gram)

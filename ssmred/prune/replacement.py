@@ -12,6 +12,7 @@ import numpy as np
 import torch
 
 from ssmred.checks import check_choice, check_integer
+from ssmred.errors import RequestError, message
 from ssmred.networks.operator_bank import OperatorBank, kernel_of
 from ssmred.prune.network import PrunableNetwork
 from ssmred.reductors import BalancedReductor, SubsetReductor
@@ -42,7 +43,15 @@ class Replacement:
     def __post_init__(self) -> None:
         """Check the name and the order."""
         check_choice(self.kind, REPLACEMENTS, "replacement", "prune")
-        check_integer(self.order, "order", "prune", low=2)
+        if check_integer(self.order, "order", "prune", low=2) % 2:
+            raise RequestError(
+                message(
+                    "prune",
+                    "order is odd",
+                    expected="an even number of real states: modes come in conjugate pairs",
+                    got=f"{self.order}",
+                )
+            )
 
     def gains(self, layer: str, static: np.ndarray) -> np.ndarray:
         """Return the gain (H,) of every channel, given the best static ones."""

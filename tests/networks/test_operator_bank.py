@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from ssmred.errors import OrderError, UnsupportedOperationError
+from ssmred.errors import CheckpointError, OrderError, UnsupportedOperationError
 from ssmred.networks import StreamingNetwork, import_network, load_network, save_network
 from ssmred.networks.deep import DeepSSM
 from ssmred.networks.layers.free_kernels import DenseKernel, ModalKernel
@@ -102,6 +102,14 @@ def test_wrong_channels_are_refused():
     bank = OperatorBank([1.0, 2.0], [kernel], [1])
     with pytest.raises(OrderError, match="no operator to remove"):
         bank.pruned({0: 1.0})
+
+
+def test_stored_places_are_checked():
+    bank = OperatorBank([1.0, 2.0, 3.0], [ModalKernel([[0.5], [0.1]], [[1.0], [1.0]])], [0, 2])
+    state = bank.state_dict()
+    for live in ([0, 0], [0, 3], [-1, 1]):
+        with pytest.raises(CheckpointError, match="live does not fit"):
+            bank.load_state_dict(state | {"live": torch.tensor(live)})
 
 
 @pytest.mark.parametrize("family", ["s5", "lru"])

@@ -11,11 +11,11 @@ from ssmred.networks import import_network
 from ssmred.networks.deep import DeepLQO, DeepSSM
 from ssmred.networks.sensing import outputs, signals_of
 from ssmred.pipeline.measured_division import MeasuredDivision, _between
+from ssmred.pipeline.original_outputs import OriginalOutputs
 from ssmred.pipeline.removal import (
     CalibratedMove,
     CalibratedRemoval,
     Cut,
-    OriginalOutputs,
     fitted_to_original,
 )
 from ssmred.reductors import SubsetReductor
@@ -110,7 +110,7 @@ def test_outputs_that_are_too_many_to_keep_are_made_again(monkeypatch):
     net, x = import_network(network("s5")), data(700)
     kept = OriginalOutputs(net, x)
     assert len(list(kept.of("layers.0"))) > 1
-    monkeypatch.setattr("ssmred.pipeline.removal.KEPT_BYTES", 0)
+    monkeypatch.setattr("ssmred.pipeline.original_outputs.KEPT_BYTES", 0)
     again = OriginalOutputs(net, x)
     for layer in net.layers:
         pairs = zip(kept.of(layer.name), again.of(layer.name), strict=True)

@@ -155,6 +155,7 @@ def test_another_run_in_the_folder_is_refused(tmp_path):
         {"targets": {"latency": (0.5, 0.8)}},
         {"targets": {"watts": (0.5,)}},
         {"targets": {"bytes": (0.01,)}},
+        {"replacement": "low_order", "order": 3},
         {"rates": (0.95,), "allocation": "exponential"},
     ],
     ids=str,
