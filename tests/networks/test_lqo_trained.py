@@ -19,7 +19,7 @@ sys.path.append(str(BENCHMARKS))
 from lqo_tasks import products  # noqa: E402
 
 NETWORKS = BENCHMARKS / "networks"
-NAMES = sorted(path.stem for path in NETWORKS.glob("*.json"))
+NAMES = sorted(path.stem for path in NETWORKS.glob("*-lqo-*.json"))
 
 
 def trained(name):

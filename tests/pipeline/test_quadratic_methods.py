@@ -146,10 +146,12 @@ def test_bounds_beyond_the_largest_number_are_compared_too():
     assert kept == [5, 3, 0]  # from the front
 
 
-@pytest.mark.theorem("quadratic-chain")
-def test_joint_descent_finds_nothing_more_at_fixed_orders():
-    """3b: at layerwise minima the bound is stationary in all poles and rows at once."""
-    model = network(3)
+def at_rest(seed):
+    """Return chain, objectives and states that the search rests at in every layer, or None.
+
+    Whether it comes to rest in so many steps depends on rounding, and so on the processor.
+    """
+    model = network(seed)
     with torch.no_grad():
         for layer in model.layers:  # where errors are small the bound does grow with them
             for tensor in (layer.C_re, layer.C_im, layer.U_re, layer.U_im):
@@ -161,10 +163,20 @@ def test_joint_descent_finds_nothing_more_at_fixed_orders():
         full = quadratic_layer(layer.system, block.unit)
         path = QuadraticH2Reductor(method="both", steps=500).path(full)
         found = path.reduced(8)
-        assert found.converged
+        if not found.converged:
+            return None
         linear = found.system.linear.to_dense()
         points.append(modal_states(linear.A, linear.B, True))
         objectives.append(path.objective)
+    return chain, objectives, points
+
+
+@pytest.mark.theorem("quadratic-chain")
+def test_joint_descent_finds_nothing_more_at_fixed_orders():
+    """3b: at layerwise minima the bound is stationary in all poles and rows at once."""
+    found = next((rest for rest in map(at_rest, range(3, 13)) if rest is not None), None)
+    assert found is not None, "the search rests in none of ten networks"
+    chain, objectives, points = found
 
     def bound(layer, poles, rows):
         errors = []

@@ -109,7 +109,10 @@ def check_choices(system, horizon):
             costs,
         )
         taken = costs[0, left.index(mode)]
-        assert taken <= costs.min() * (1 + CHOICE) + FLOOR * norm
+        # the factor that is carried along was made triangular anew at every step, and each time a
+        # column may move by a rounding per column
+        drift = (step + 1) * size * np.finfo(float).eps
+        assert taken <= costs.min() * (1 + CHOICE) + drift * norm
         added = np.sqrt(max(errors[0, step + 1] ** 2 - errors[0, step] ** 2, 0.0))
         if errors[0, step + 1] < 10 * added:  # else the difference of squares has lost it
             assert abs(added - taken) <= CHOICE * taken + FLOOR * norm
