@@ -22,6 +22,7 @@ WIDEST = 1.5  # half phase of the widest cell that may be dropped, below pi / 2
 STACK = 2048  # pending cells; one cut adds one, so depth is the limit
 STEPS = 60  # cuts of the local search for the first lower bound
 FINE = 1e-6  # half phase at which it stops
+CLEARLY = 1.0 + 256.0 * UNIT  # a peak at 0 or pi is left for a gain, not for a rounding
 STRANDS = 16  # shares of the cells of one dense system
 
 
@@ -82,14 +83,14 @@ def _climb(anchors, samples, filled, continuous, data):
         if phase_b - phase_a > phase_c - phase_b:
             trial = middle(a, b, continuous)
             norm, error, phase, _, _ = _sample(trial, data)
-            if norm - error > value:
+            if norm - error > value * CLEARLY:
                 c, phase_c, b, phase_b, value = b, phase_b, trial, phase, norm - error
             else:
                 a, phase_a = trial, phase
         else:
             trial = middle(b, c, continuous)
             norm, error, phase, _, _ = _sample(trial, data)
-            if norm - error > value:
+            if norm - error > value * CLEARLY:
                 a, phase_a, b, phase_b, value = b, phase_b, trial, phase, norm - error
             else:
                 c, phase_c = trial, phase

@@ -26,6 +26,8 @@ __all__ = ["fill_shared_removals"]
 FAST = {"contract", "reassoc", "nsz"}
 EPS = 2.0**-52
 DRIFT = 1e-6  # relative error of a carried row of the inverse from which on it is found again
+DOUBT = 1e-6  # relative error of a cost from which on its rows are found again before it decides
+ROUNDING = 1e-14  # of the targets: costs are not told apart below it
 
 
 @njit(cache=True, error_model="numpy", fastmath=FAST)
@@ -85,6 +87,55 @@ def _cheap_cost(first, second, pp, pq, qq):
 
 
 @njit(cache=True, error_model="numpy")
+def _fill_cost(e, fixed, size, R, Z, X, theta, drift, products, costs, doubts, length, work):
+    """Fill the cost of removing pair ``e`` and, where it is in doubt, a bound of its error.
+
+    Costs and their errors are norms, ``length`` the norm of Z. Rows that do not serve are found
+    again, in any case if ``doubts[e]`` comes in negative.
+    """
+    column = fixed + 2 * e
+    pp, pq, qq = products[0, e], products[1, e], products[2, e]
+    rest = pp - pq * pq / qq
+    own = math.sqrt(max(rest, EPS * pp))
+    moved = drift[column] + drift[column + 1] * math.sqrt(pp / qq)
+    if moved > DRIFT * own or drift[column + 1] > DRIFT * math.sqrt(qq) or doubts[e] < 0.0:
+        pp = pq = qq = moved = 0.0
+        for row in (column, column + 1):
+            _renew_row(R, Z, size, row, X, theta, work[0])
+            drift[row] = 0.0
+        for k in range(column, size):
+            pp += X[k, column] * X[k, column]
+            pq += X[k, column] * X[k, column + 1]
+            qq += X[k, column + 1] * X[k, column + 1]
+        products[0, e], products[1, e], products[2, e] = pp, pq, qq
+        rest = pp - pq * pq / qq
+        own = math.sqrt(max(rest, EPS * pp))
+    if rest < NEARLY_PARALLEL * pp:
+        inside = size - column
+        for k in range(inside):
+            work[0, k] = X[column + k, column]
+            work[1, k] = X[column + k, column + 1]
+        cost = _removal_cost(work[0, :inside], work[1, :inside], Z, column)
+    else:
+        cost = _cheap_cost(theta[column], theta[column + 1], pp, pq, qq)
+    costs[e] = math.sqrt(cost)
+    doubt = length * (moved / own + drift[column + 1] / math.sqrt(qq))
+    doubts[e] = doubt if doubt > max(DOUBT * costs[e], ROUNDING * length) else 0.0
+
+
+@njit(cache=True, error_model="numpy")
+def _first(costs, doubts):
+    """Return the pair that may be the cheapest one, whatever the others turn out to cost."""
+    best = 0
+    least = math.inf
+    for e in range(costs.shape[0]):
+        if costs[e] - doubts[e] < least:
+            least = costs[e] - doubts[e]
+            best = e
+    return best
+
+
+@njit(cache=True, error_model="numpy")
 def _fill_shared_removal(factor, target, fixed, order, errors):
     """Fill one channel of :func:`fill_shared_removals`."""
     size = factor.shape[0]
@@ -101,10 +152,10 @@ def _fill_shared_removal(factor, target, fixed, order, errors):
     X[:, :fixed] = 0.0
     theta = np.ascontiguousarray(X.T) @ np.ascontiguousarray(Z.T)
     drift = np.zeros(size)
-    work = np.empty(size)
+    work = np.empty((2, size))
     turns = np.empty((size, 3))
     products = np.empty((3, modes))
-    pair = np.empty((2, size))
+    costs, doubts = np.empty(modes), np.empty(modes)
     left = np.arange(modes)
     squared = errors[0] * errors[0]
     for step in range(modes):
@@ -114,34 +165,19 @@ def _fill_shared_removal(factor, target, fixed, order, errors):
         for k in range(fixed, size):
             until = min(count, (k - fixed) // 2 + 1)
             _add_products(pp[:until], pq[:until], qq[:until], X[k, fixed : fixed + 2 * until])
-        best = 0
-        cheapest = math.inf
+        length = math.sqrt(np.sum(Z[:, :size] ** 2))
+        doubts[:count] = 0.0
         for e in range(count):
-            column = fixed + 2 * e
-            rest = pp[e] - pq[e] * pq[e] / qq[e]
-            own = math.sqrt(max(rest, EPS * pp[e]))
-            moved = drift[column] + drift[column + 1] * math.sqrt(pp[e] / qq[e])
-            if moved > DRIFT * own or drift[column + 1] > DRIFT * math.sqrt(qq[e]):
-                pp[e] = pq[e] = qq[e] = 0.0
-                for row in (column, column + 1):
-                    _renew_row(R, Z, size, row, X, theta, work)
-                    drift[row] = 0.0
-                for k in range(column, size):
-                    pp[e] += X[k, column] * X[k, column]
-                    pq[e] += X[k, column] * X[k, column + 1]
-                    qq[e] += X[k, column + 1] * X[k, column + 1]
-                rest = pp[e] - pq[e] * pq[e] / qq[e]
-            if rest < NEARLY_PARALLEL * pp[e]:
-                length = size - column
-                for k in range(length):
-                    pair[0, k] = X[column + k, column]
-                    pair[1, k] = X[column + k, column + 1]
-                cost = _removal_cost(pair[0, :length], pair[1, :length], Z, column)
-            else:
-                cost = _cheap_cost(theta[column], theta[column + 1], pp[e], pq[e], qq[e])
-            if cost < cheapest:
-                cheapest = cost
-                best = e
+            _fill_cost(
+                e, fixed, size, R, Z, X, theta, drift, products, costs, doubts, length, work
+            )  # fmt: skip
+        best = _first(costs[:count], doubts[:count])
+        while doubts[best] > 0.0:
+            doubts[best] = -1.0  # asks for new rows
+            _fill_cost(
+                best, fixed, size, R, Z, X, theta, drift, products, costs, doubts, length, work
+            )  # fmt: skip
+            best = _first(costs[:count], doubts[:count])
         column = fixed + 2 * best
         for e in range(count):  # rotations round relative to the rows as they are now
             drift[fixed + 2 * e] += 4.0 * EPS * math.sqrt(pp[e])
@@ -161,8 +197,7 @@ def _fill_shared_removal(factor, target, fixed, order, errors):
                     turns[j, 0], turns[j, 1], turns[j, 2],
                 )  # fmt: skip
         for o in range(outputs):
-            work[0], work[1] = Z[o, size - 2], Z[o, size - 1]
-            squared += work[0] * work[0] + work[1] * work[1]
+            squared += Z[o, size - 2] * Z[o, size - 2] + Z[o, size - 1] * Z[o, size - 1]
         last = np.ascontiguousarray(Z[:, size - 2 : size].T)
         for r in range(fixed, size - 2):
             _subtract_scaled(theta[r], X[size - 2, r], last[0], X[size - 1, r], last[1])
