@@ -11,10 +11,10 @@ from torch import nn
 from torch.nn import functional
 
 from ssmred.errors import OrderError, ShapeError, message
-from ssmred.kernels.scan import scan_states
 from ssmred.kernels.shared_step import fill_shared_step
 from ssmred.networks.filters import LinearFilter
 from ssmred.networks.ragged import as_complex, check_tensors, power_tables, to_pairs
+from ssmred.networks.scanning import can_scan, scan
 from ssmred.systems import DiagonalSystem
 from ssmred.systems.linear import LinearSystem
 
@@ -239,12 +239,8 @@ class SharedSSM(LinearFilter):
 
     def _states(self, drive: torch.Tensor) -> torch.Tensor:
         """Return the states (..., n, T, 2) that B u drives, which may be overwritten."""
-        learning = torch.is_grad_enabled() and (drive.requires_grad or self.poles.requires_grad)
-        if drive.device.type == "cpu" and not learning:
-            drive = drive.detach().contiguous()
-            poles = self.poles.detach().numpy()
-            scan_states(poles, drive.numpy().reshape(-1, *drive.shape[-3:]))
-            return drive
+        if can_scan(self.poles, drive):
+            return scan(self.poles, drive)
         length = drive.shape[-2]
         size = next_fast_len(max(2 * length - 1, 1))
         spectrum = self._remembered((length,), lambda: torch.fft.fft(self._powers(length), n=size))

@@ -8,6 +8,7 @@ import torch
 from scipy.fft import next_fast_len
 
 from ssmred.networks.layers.layer import StateSpaceLayer, powers, to_array
+from ssmred.networks.scanning import can_scan, scan
 from ssmred.systems import DiagonalSystem
 from ssmred.systems.linear import LinearSystem
 
@@ -22,7 +23,8 @@ class SharedStateLayer(StateSpaceLayer):
 
     Notes
     -----
-    Whole sequences go through the states by FFT: ``O(P T log T)`` besides the products with B, C.
+    Whole sequences go through the states by the recurrence, in a compiled loop, on CPU where no
+    gradients are wanted; elsewhere by FFT, ``O(P T log T)`` besides the products with B and C.
     """
 
     D: torch.Tensor
@@ -37,16 +39,12 @@ class SharedStateLayer(StateSpaceLayer):
     def forward(self, u: torch.Tensor) -> torch.Tensor:
         """Return the layer's output for sequences (batch, H, T)."""
         self._check_signal(u, self.D.numel())
-        length = u.shape[-1]
         poles, B, C = self.discrete()
         B, C = (_as_signal(tensor, u.dtype) for tensor in (B, C))
-        size = next_fast_len(2 * length - 1)
-        spectrum = _as_signal(torch.fft.fft(powers(poles, length), n=size), u.dtype)
         y = 0
         for number, read_out in enumerate(C.chunk(1 + self.bidirectional, dim=-1)):
             x = u.flip(-1) if number else u
-            x = torch.complex(B.real @ x, B.imag @ x)
-            x = torch.fft.ifft(torch.fft.fft(x, n=size) * spectrum)[..., :length]
+            x = _states(poles, torch.complex(B.real @ x, B.imag @ x))
             part = read_out.real @ x.real - read_out.imag @ x.imag
             y = y + (part.flip(-1) if number else part)
         return self.read(y, u)
@@ -110,6 +108,17 @@ class SharedStateLayer(StateSpaceLayer):
 
     def _recurrence(self) -> tuple[torch.Tensor, ...]:
         return (*self.discrete(), self.D.double())
+
+
+def _states(poles: torch.Tensor, drive: torch.Tensor) -> torch.Tensor:
+    """Return the states (batch, P, T) of poles (P,) that B u drives, which may be overwritten."""
+    if can_scan(poles, drive):
+        pairs = scan(torch.view_as_real(poles.detach()), torch.view_as_real(drive.detach()))
+        return torch.view_as_complex(pairs)
+    length = drive.shape[-1]
+    size = next_fast_len(2 * length - 1)
+    spectrum = torch.fft.fft(powers(poles, length), n=size).to(drive.dtype)
+    return torch.fft.ifft(torch.fft.fft(drive, n=size) * spectrum)[..., :length]
 
 
 def _as_signal(tensor: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
