@@ -15,6 +15,7 @@ from scipy.fft import next_fast_len
 from torch import nn
 
 from ssmred.errors import ShapeError, message
+from ssmred.networks.convolution import convolve
 from ssmred.systems.linear import LinearSystem
 
 __all__ = ["CACHED_LENGTHS", "LinearFilter", "holds_place", "is_core"]
@@ -140,8 +141,7 @@ class LinearFilter(nn.Module, ABC):
         signal = u if exact else u.to(torch.float32)
         dtype = torch.complex128 if exact else torch.complex64
         spectrum = self._spectrum(length, size, dtype)
-        y = torch.fft.irfft(torch.fft.rfft(signal, n=size) * spectrum, n=size)[..., :length]
-        return y.to(u.dtype)
+        return convolve(signal, spectrum, size).to(u.dtype)
 
     def _spectrum(self, length: int, size: int, dtype: torch.dtype) -> torch.Tensor:
         def make() -> torch.Tensor:

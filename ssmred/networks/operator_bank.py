@@ -11,6 +11,7 @@ from scipy.fft import next_fast_len
 from torch import nn
 
 from ssmred.errors import CheckpointError, OrderError, ShapeError, message
+from ssmred.networks.convolution import convolve
 from ssmred.networks.filters import LinearFilter
 from ssmred.networks.layers.dplr import S4Kernel
 from ssmred.networks.layers.free_kernels import DenseKernel, ModalKernel
@@ -273,8 +274,7 @@ class OperatorBank(LinearFilter):
         part = u if self._whole else u.index_select(-2, self.live)
         signal = part if exact else part.to(torch.float32)
         spectrum = self._spectrum(length, size, torch.complex128 if exact else torch.complex64)
-        filtered = torch.fft.irfft(torch.fft.rfft(signal, n=size) * spectrum, n=size)[..., :length]
-        filtered = filtered.to(u.dtype)
+        filtered = convolve(signal, spectrum, size).to(u.dtype)
         return y + filtered if self._whole else y.index_add(-2, self.live, filtered)
 
     def _spectrum(self, length: int, size: int, dtype: torch.dtype) -> torch.Tensor:

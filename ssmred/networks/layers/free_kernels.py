@@ -10,7 +10,7 @@ from torch import nn
 
 from ssmred.errors import UnstableSystemError, message
 from ssmred.networks.layers.layer import to_array
-from ssmred.networks.layers.operator_kernel import OperatorKernel
+from ssmred.networks.layers.operator_kernel import OperatorKernel, modal_responses
 from ssmred.networks.ragged import to_pairs
 from ssmred.systems import DenseSystem, DiagonalSystem
 
@@ -79,13 +79,7 @@ class ModalKernel(OperatorKernel):
     def responses(self, T: int) -> torch.Tensor:
         """Return the first T samples of every channel's impulse response, (H, T)."""
         exponents = torch.complex(-self.log_decay.exp(), self.angle)
-        block = 1 << max(0, (T - 1).bit_length() + 1) // 2  # about sqrt(T)
-        steps = torch.arange(block, device=exponents.device)
-        starts = block * torch.arange(-(-T // block), device=exponents.device)
-        fine = torch.exp(exponents.unsqueeze(-1) * steps)
-        coarse = torch.exp(exponents.unsqueeze(-1) * starts)
-        coarse = torch.view_as_complex(self.residues).unsqueeze(-1) * coarse
-        return (coarse.mT @ fine).real.flatten(-2)[..., :T]
+        return modal_responses(exponents, torch.view_as_complex(self.residues), T)
 
     def to_system(self) -> DiagonalSystem:
         """Return the channels as one batch of modes, without direct terms."""

@@ -12,7 +12,7 @@ from torch import nn
 from ssmred.networks.layers.optimisation import MarkedModule
 from ssmred.systems.linear import LinearSystem
 
-__all__ = ["OperatorKernel"]
+__all__ = ["OperatorKernel", "modal_responses"]
 
 
 class OperatorKernel(MarkedModule):
@@ -71,3 +71,18 @@ class OperatorKernel(MarkedModule):
         old = self._parameters[name]
         part = old.detach().index_select(axis, channels.to(old.device))
         self._parameters[name] = nn.Parameter(part, requires_grad=old.requires_grad)
+
+
+def modal_responses(exponents: torch.Tensor, residues: torch.Tensor, T: int) -> torch.Tensor:
+    """Return ``h_k = Re sum_i r_i exp(k e_i)`` for ``k < T``, (H, T).
+
+    exponents, residues (H, n) complex. With ``k = S a + b`` a matrix product of
+    ``exp(S a e_i)`` and ``exp(b e_i)``, S about sqrt(T): few exponentials, of which a training step
+    would be made otherwise.
+    """
+    block = 1 << max(0, (T - 1).bit_length() + 1) // 2
+    steps = torch.arange(block, device=exponents.device)
+    starts = block * torch.arange(-(-T // block), device=exponents.device)
+    fine = torch.exp(exponents.unsqueeze(-1) * steps)
+    coarse = residues.unsqueeze(-1) * torch.exp(exponents.unsqueeze(-1) * starts)
+    return (coarse.mT @ fine).real.flatten(-2)[..., :T]
