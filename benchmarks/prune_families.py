@@ -1,12 +1,16 @@
 """Prune networks by S4oP and by what control theory knows, at the same fine-tuning budget.
 
-    python benchmarks/prune_families.py parents --task ecg5000 --family s4d --source <wheel>
-    python benchmarks/prune_families.py run --task ecg5000 --family s4d --method s4op --seed 0
+    python benchmarks/prune_families.py parents --task ecg5000 --family s4d
+    python benchmarks/prune_families.py run --tasks ecg5000 ford-a --source ford-a=<wheel>
+    python benchmarks/prune_families.py latency
+    python benchmarks/prune_families.py report
 
-``run`` makes one family (all rates) in ``.cache/prune`` and goes on where it was killed. Methods:
-``s4op`` is the published one (random channels, identity bypass, 2^i rule, five candidates per
-rate); ``ours`` spends as many steps on one candidate; ``ours-fifth`` a fifth of them; ``ours-none``
-does not fine-tune at all.
+``run`` makes the families (all rates) that ``results/prune`` does not have, each in a process of
+its own, and stores the record of each as soon as it is made; a family goes on where it was killed.
+Methods: ``s4op`` is the published one (random channels, identity bypass, 2^i rule, five candidates
+per rate); ``ours`` spends as many steps on one candidate; ``ours-fifth`` a fifth of them;
+``ours-none`` does not fine-tune at all. ``latency`` measures all of them in one run on this
+machine, which should do nothing else; ``report`` writes the tables and pictures of docs/prune.md.
 """
 
 from __future__ import annotations
@@ -14,26 +18,32 @@ from __future__ import annotations
 import argparse
 import json
 import time
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, replace
+from itertools import product
 from pathlib import Path
 from typing import Any
 
 import torch
+from joblib import Parallel, delayed
+from prune_report import FAMILIES, METHODS, RESULTS, TASKS, name_of, write
 from safetensors.torch import load_file, save_file
 from torch import nn
 
 from ssmred import tasks, zoo
+from ssmred.deploy.latency import machine
 from ssmred.networks.deep import DeepSSM
+from ssmred.networks.writing import write_text
 from ssmred.prune import S4OP, Training, evaluate, progressive, train
+from ssmred.prune.latency import Uncached, alternating
+from ssmred.prune.network import operators_of
 
 HERE = Path(__file__).parent
 NETWORKS = HERE / "networks"
 WORK = HERE.parent / ".cache" / "prune"
-TASKS = ("fashion-mnist", "listops", "ecg5000", "ford-a")
-FAMILIES = ("s4d", "s4")
 RATES = (0.1, 0.3, 0.5, 0.7, 0.9)
 
+SEEDS = (0, 1, 2)
 CANDIDATES = 5
 """Of S4oP per rate."""
 
@@ -56,10 +66,10 @@ def method_options(method: str, device: str) -> dict[str, Any]:
     return {"training": replace(recipe, epochs=factor * EPOCHS, distillation=0.5 if factor else 0)}
 
 
-def load_task(name: str, source: Path | None) -> tasks.Task:
-    """Return a task; a source is that of files that no package brings."""
-    needs = name != "listops" and source is not None
-    return tasks.load(name, **({"source": source} if needs else {}))
+def load_task(name: str, options: argparse.Namespace) -> tasks.Task:
+    """Return a task, from the source that was named for it."""
+    source = dict(options.source).get(name)
+    return tasks.load(name, **({} if source is None else {"source": Path(source)}))
 
 
 def recipe_of(task: tasks.Task, family: str, dropout: float) -> dict[str, Any]:
@@ -81,7 +91,7 @@ def parent(task: str, family: str) -> nn.Module:
 
 def make_parent(options: argparse.Namespace) -> None:
     """Train a parent and write its weights and record."""
-    task = load_task(options.task, options.source)
+    task = load_task(options.task, options)
     how = dict(PARENTS[options.task])
     settings = recipe_of(task, options.family, how.pop("dropout"))
     torch.manual_seed(options.seed)
@@ -109,21 +119,73 @@ def make_parent(options: argparse.Namespace) -> None:
     print(f"{record['name']}: {record['test_accuracy']:.2f} % of the test data", flush=True)
 
 
-def run(options: argparse.Namespace) -> None:
-    """Make one family."""
-    start = time.perf_counter()
-    task = load_task(options.task, options.source)
-    folder = options.work / f"{options.task}-{options.family}-{options.method}-{options.seed}"
-    how = method_options(options.method, options.device)
-    if "seeds" in how:  # other draws in every repetition
-        how["seeds"] = tuple(100 * options.seed + seed for seed in how["seeds"])
-    else:
-        how["seeds"] = (options.seed,)
-    family = progressive(
-        parent(options.task, options.family), task, rates=RATES, seed=options.seed, repeats=5,
-        folder=folder, progress=False, **how
+def wanted(options: argparse.Namespace) -> Iterator[tuple[str, str, str, int]]:
+    """Yield task, family, method and seed of every record that is asked for, seed by seed."""
+    for seed, *rest in product(options.seeds, options.tasks, options.families, options.methods):
+        yield (*rest, seed)
+
+
+def run_all(options: argparse.Namespace) -> None:
+    """Make the families that have no record yet, side by side."""
+    stop = time.monotonic() + 60.0 * options.minutes
+    missing = [x for x in wanted(options) if not (options.results / f"{name_of(*x)}.json").exists()]
+    jobs = (delayed(run)(*which, options, stop) for which in missing)
+    for _ in Parallel(n_jobs=options.workers, return_as="generator_unordered")(jobs):
+        pass
+
+
+def run(
+    task: str, family: str, method: str, seed: int, options: argparse.Namespace, stop: float
+) -> None:
+    """Make one family and store its record, unless the time to start one is over."""
+    if time.monotonic() > stop:
+        return
+    torch.set_num_threads(options.threads)
+    start, name = time.perf_counter(), name_of(task, family, method, seed)
+    how = method_options(method, options.device)
+    # other draws in every repetition
+    seeds = tuple(100 * seed + s for s in how["seeds"]) if "seeds" in how else (seed,)
+    pruned = progressive(
+        parent(task, family), load_task(task, options), rates=RATES, seed=seed, repeats=5,
+        folder=options.work / name, progress=False, **how | {"seeds": seeds}
     )  # fmt: skip
-    print(f"{folder.name}: {time.perf_counter() - start:.0f} s\n{family}", flush=True)
+    record = (options.work / name / "family.json").read_text(encoding="utf-8")
+    options.results.mkdir(parents=True, exist_ok=True)
+    write_text(options.results / f"{name}.json", record)
+    print(f"{name}: {time.perf_counter() - start:.0f} s\n{pruned}", flush=True)
+
+
+def latency(options: argparse.Namespace) -> None:
+    """Measure all networks of a task and family in one run, at batch 1, and store the ratios.
+
+    What an operator weighs does not matter for its time, so the networks are made of the masks.
+    """
+    for task, family in product(options.tasks, options.families):
+        found = [(m, s, options.results / f"{name_of(task, family, m, s)}.json")
+                 for m, s in product(options.methods, options.seeds)]  # fmt: skip
+        found = [(method, seed, path) for method, seed, path in found if path.exists()]
+        if not found:
+            continue
+        full = operators_of(parent(task, family))
+        networks = {"parent": full.model, "uncached": Uncached(full.model)}
+        for method, seed, path in found:
+            for member in json.loads(path.read_text(encoding="utf-8"))["members"]:
+                gone = {layer: {h: 0.5 for h in range(full.channels[layer]) if h not in kept}
+                        for layer, kept in member["kept"].items()}  # fmt: skip
+                networks[f"{method} {seed} {member['rate']}"] = full.pruned(gone).model
+        inputs = load_task(task, options).train.inputs[:1]
+        times = alternating(networks, inputs, repeats=100, threads=1)
+        record = {
+            "machine": machine(),
+            "length": inputs.shape[-2] if inputs.is_floating_point() else inputs.shape[-1],
+            "seconds": {name: asdict(spread) for name, spread in times.items()},
+            "ratios": {name: asdict(times.ratio(name, "parent")) for name in times},
+        }
+        path = options.results / "latency" / f"{task}-{family}.json"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_text(path, json.dumps(record, indent=1) + "\n")
+        print(path.stem, {name: round(spread["median"], 2)
+                          for name, spread in record["ratios"].items()}, flush=True)  # fmt: skip
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -131,22 +193,33 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("step", choices=("parents", "run"))
-    parser.add_argument("--task", choices=TASKS)
-    parser.add_argument("--family", choices=FAMILIES)
-    parser.add_argument("--method", choices=("s4op", "ours", "ours-fifth", "ours-none"))
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("step", choices=("parents", "run", "latency", "report"))
+    parser.add_argument("--task", choices=TASKS, help="of the parent that is trained")
+    parser.add_argument("--family", choices=FAMILIES, help="of the parent that is trained")
+    parser.add_argument("--seed", type=int, default=0, help="of the parent that is trained")
+    parser.add_argument("--tasks", nargs="+", choices=TASKS, default=TASKS)
+    parser.add_argument("--families", nargs="+", choices=FAMILIES, default=FAMILIES)
+    parser.add_argument("--methods", nargs="+", choices=tuple(METHODS), default=tuple(METHODS))
+    parser.add_argument("--seeds", nargs="+", type=int, default=SEEDS)
     parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
-    parser.add_argument("--source", type=Path, help="file or folder of the data")
-    parser.add_argument("--work", type=Path, default=WORK)
-    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument(
+        "--source",
+        nargs="+",
+        default=(),
+        type=lambda text: text.split("=", 1),
+        metavar="TASK=PATH",
+        help="files or folders of data that are not found otherwise",
+    )
+    parser.add_argument("--work", type=Path, default=WORK, help="folder of the networks")
+    parser.add_argument("--results", type=Path, default=RESULTS)
+    parser.add_argument("--workers", type=int, default=1, help="families side by side")
+    parser.add_argument("--threads", type=int, default=1, help="of each")
+    parser.add_argument("--minutes", type=float, default=1e9, help="start none after that")
     options = parser.parse_args(arguments)
-    needed = ("task", "family") if options.step == "parents" else ("task", "family", "method")
-    missing = [f"--{name}" for name in needed if getattr(options, name) is None]
-    if missing:
-        parser.error(f"{options.step} needs {', '.join(missing)}")
+    if options.step == "parents" and None in (options.task, options.family):
+        parser.error("parents needs --task and --family")
     torch.set_num_threads(options.threads)
-    steps = {"parents": make_parent, "run": run}
+    steps = {"parents": make_parent, "run": run_all, "latency": latency, "report": write}
     steps[options.step](options)
 
 
