@@ -31,6 +31,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from ssmred import tasks, zoo
+from ssmred.deploy import compacted
 from ssmred.deploy.latency import machine
 from ssmred.networks.deep import DeepSSM
 from ssmred.networks.writing import write_text
@@ -159,6 +160,7 @@ def latency(options: argparse.Namespace) -> None:
     """Measure all networks of a task and family in one run, at batch 1, and store the ratios.
 
     What an operator weighs does not matter for its time, so the networks are made of the masks.
+    Each runs as it is and in its compact form.
     """
     for task, family in product(options.tasks, options.families):
         found = [(m, s, options.results / f"{name_of(task, family, m, s)}.json")
@@ -173,6 +175,11 @@ def latency(options: argparse.Namespace) -> None:
                 gone = {layer: {h: 0.5 for h in range(full.channels[layer]) if h not in kept}
                         for layer, kept in member["kept"].items()}  # fmt: skip
                 networks[f"{method} {seed} {member['rate']}"] = full.pruned(gone).model
+        networks |= {
+            f"compact {name}": compacted(model)
+            for name, model in networks.items()
+            if name != "uncached"
+        }
         inputs = load_task(task, options).train.inputs[:1]
         times = alternating(networks, inputs, repeats=100, threads=1)
         record = {

@@ -85,7 +85,8 @@ def write(options: argparse.Namespace) -> None:
         ratios = {key: _ratios(times[key[:2]], key[2]) for key in found if key[:2] in times}
         sections += [
             "Time of one whole sequence at batch 1 over that of the parent, kernels cached in "
-            "both, all networks of a task and family in alternation: medians, mean of the seeds.",
+            "both, all networks of a task and family in alternation: medians, mean of the seeds. "
+            "In brackets: in compact form (`ssmred.deploy.compacted`), over the parent as it is.",
             table(ratios, found),
             "\n".join(_time_of_parent(key, record) for key, record in times.items()),
         ]
@@ -119,19 +120,23 @@ def _losses(families: list[Record]) -> list[str]:
 
 
 def _ratios(record: Record, method: str) -> list[str]:
-    by_rate: dict[str, list[float]] = {}
+    """Return the ratio of every rate, as it is and in brackets in compact form."""
+    found: dict[str, tuple[list[float], list[float]]] = {}
     for name, spread in record["ratios"].items():
-        own, _, rest = name.partition(" ")
+        own, *rest = name.removeprefix("compact ").split()
         if own == method:
-            by_rate.setdefault(rest.split()[1], []).append(spread["median"])
-    return [f"{np.mean(by_rate[rate]):.2f}" for rate in sorted(by_rate, key=float)]
+            found.setdefault(rest[1], ([], []))[name.startswith("compact")].append(spread["median"])
+    pairs = [found[rate] for rate in sorted(found, key=float)]
+    return [f"{np.mean(plain):.2f} ({np.mean(compact):.2f})" for plain, compact in pairs]
 
 
 def _time_of_parent(key: tuple[str, str], record: Record) -> str:
-    cached, anew = (1e3 * record["seconds"][name]["median"] for name in ("parent", "uncached"))
+    names = ("parent", "compact parent", "uncached")
+    plain, compact, anew = (1e3 * record["seconds"][name]["median"] for name in names)
     return (
-        f"- {key[0]}, {key[1]}, {record['length']} steps: the parent takes {cached:.2f} ms, and "
-        f"{anew:.1f} ms where every pass makes the kernels anew ({record['machine']})"
+        f"- {key[0]}, {key[1]}, {record['length']} steps: the parent takes {plain:.2f} ms, "
+        f"{compact:.2f} ms in compact form, and {anew:.1f} ms where every pass makes the kernels "
+        f"anew ({record['machine']})"
     )
 
 
