@@ -3,6 +3,7 @@
     python benchmarks/prune_families.py parents --task ecg5000 --family s4d
     python benchmarks/prune_families.py run --tasks ecg5000 ford-a --source ford-a=<wheel>
     python benchmarks/prune_families.py latency
+    python benchmarks/prune_families.py lengths
     python benchmarks/prune_families.py report
 
 ``run`` makes the families (all rates) that ``results/prune`` does not have, each in a process of
@@ -10,7 +11,8 @@ its own, and stores the record of each as soon as it is made; a family goes on w
 Methods: ``s4op`` is the published one (random channels, identity bypass, 2^i rule, five candidates
 per rate); ``ours`` spends as many steps on one candidate; ``ours-fifth`` a fifth of them;
 ``ours-none`` does not fine-tune at all. ``latency`` measures all of them in one run on this
-machine, which should do nothing else; ``report`` writes the tables and pictures of docs/prune.md.
+machine, which should do nothing else, ``lengths`` one of them on longer sequences; ``report``
+writes the tables and pictures of docs/prune.md.
 """
 
 from __future__ import annotations
@@ -37,7 +39,7 @@ from ssmred.networks.deep import DeepSSM
 from ssmred.networks.writing import write_text
 from ssmred.prune import S4OP, Training, evaluate, progressive, train
 from ssmred.prune.latency import Uncached, alternating
-from ssmred.prune.network import operators_of
+from ssmred.prune.network import PrunableNetwork, operators_of
 
 HERE = Path(__file__).parent
 NETWORKS = HERE / "networks"
@@ -45,6 +47,7 @@ WORK = HERE.parent / ".cache" / "prune"
 RATES = (0.1, 0.3, 0.5, 0.7, 0.9)
 
 SEEDS = (0, 1, 2)
+LENGTHS = (128, 512, 1024, 2048, 4096)
 CANDIDATES = 5
 """Of S4oP per rate."""
 
@@ -166,33 +169,54 @@ def latency(options: argparse.Namespace) -> None:
         found = [(m, s, options.results / f"{name_of(task, family, m, s)}.json")
                  for m, s in product(options.methods, options.seeds)]  # fmt: skip
         found = [(method, seed, path) for method, seed, path in found if path.exists()]
-        if not found:
-            continue
-        full = operators_of(parent(task, family))
-        networks = {"parent": full.model, "uncached": Uncached(full.model)}
-        for method, seed, path in found:
-            for member in json.loads(path.read_text(encoding="utf-8"))["members"]:
-                gone = {layer: {h: 0.5 for h in range(full.channels[layer]) if h not in kept}
-                        for layer, kept in member["kept"].items()}  # fmt: skip
-                networks[f"{method} {seed} {member['rate']}"] = full.pruned(gone).model
-        networks |= {
-            f"compact {name}": compacted(model)
-            for name, model in networks.items()
-            if name != "uncached"
-        }
-        inputs = load_task(task, options).train.inputs[:1]
-        times = alternating(networks, inputs, repeats=100, threads=1)
-        record = {
-            "machine": machine(),
-            "length": inputs.shape[-2] if inputs.is_floating_point() else inputs.shape[-1],
-            "seconds": {name: asdict(spread) for name, spread in times.items()},
-            "ratios": {name: asdict(times.ratio(name, "parent")) for name in times},
-        }
-        path = options.results / "latency" / f"{task}-{family}.json"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_text(path, json.dumps(record, indent=1) + "\n")
-        print(path.stem, {name: round(spread["median"], 2)
-                          for name, spread in record["ratios"].items()}, flush=True)  # fmt: skip
+        if found:
+            full = operators_of(parent(task, family))
+            networks = {"parent": full.model, "uncached": Uncached(full.model)}
+            for method, seed, path in found:
+                networks |= {f"{method} {seed} {rate}": model
+                             for rate, model in of_masks(full, path).items()}  # fmt: skip
+            inputs = load_task(task, options).train.inputs[:1]
+            measure(networks, inputs, options.results / "latency" / f"{task}-{family}.json")
+
+
+def lengths(options: argparse.Namespace) -> None:
+    """Measure networks of 70 % fewer operators on noise of many lengths."""
+    task, family = "ecg5000", "s4d"
+    full = operators_of(parent(task, family))
+    path = options.results / f"{name_of(task, family, 'ours-none', 0)}.json"
+    models = of_masks(full, path)
+    pruned = models[min(models, key=lambda rate: abs(float(rate) - 0.7))]
+    for length in LENGTHS:
+        noise = torch.randn(1, length, 1, generator=torch.Generator().manual_seed(0))
+        target = options.results / "latency" / f"length-{length}.json"
+        measure({"parent": full.model, "pruned": pruned}, noise, target)
+
+
+def of_masks(full: PrunableNetwork, path: Path) -> dict[str, nn.Module]:
+    """Return networks with the operators that a record's members have, by rate."""
+    networks = {}
+    for member in json.loads(path.read_text(encoding="utf-8"))["members"]:
+        gone = {layer: {h: 0.5 for h in range(full.channels[layer]) if h not in kept}
+                for layer, kept in member["kept"].items()}  # fmt: skip
+        networks[str(member["rate"])] = full.pruned(gone).model
+    return networks
+
+
+def measure(networks: dict[str, nn.Module], inputs: torch.Tensor, path: Path) -> None:
+    """Measure networks, as they are and in compact form, in alternation and store the times."""
+    compact = {f"compact {name}": compacted(model)
+               for name, model in networks.items() if name != "uncached"}  # fmt: skip
+    times = alternating(networks | compact, inputs, repeats=100, threads=1)
+    record = {
+        "machine": machine(),
+        "length": inputs.shape[-2] if inputs.is_floating_point() else inputs.shape[-1],
+        "seconds": {name: asdict(spread) for name, spread in times.items()},
+        "ratios": {name: asdict(times.ratio(name, "parent")) for name in times},
+    }
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_text(path, json.dumps(record, indent=1) + "\n")
+    print(path.stem, {name: round(spread["median"], 2)
+                      for name, spread in record["ratios"].items()}, flush=True)  # fmt: skip
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -200,7 +224,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("step", choices=("parents", "run", "latency", "report"))
+    parser.add_argument("step", choices=("parents", "run", "latency", "lengths", "report"))
     parser.add_argument("--task", choices=TASKS, help="of the parent that is trained")
     parser.add_argument("--family", choices=FAMILIES, help="of the parent that is trained")
     parser.add_argument("--seed", type=int, default=0, help="of the parent that is trained")
@@ -226,7 +250,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if options.step == "parents" and None in (options.task, options.family):
         parser.error("parents needs --task and --family")
     torch.set_num_threads(options.threads)
-    steps = {"parents": make_parent, "run": run_all, "latency": latency, "report": write}
+    steps = {
+        "parents": make_parent,
+        "run": run_all,
+        "latency": latency,
+        "lengths": lengths,
+        "report": write,
+    }
     steps[options.step](options)
 
 

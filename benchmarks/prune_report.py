@@ -90,6 +90,16 @@ def write(options: argparse.Namespace) -> None:
             table(ratios, found),
             "\n".join(_time_of_parent(key, record) for key, record in times.items()),
         ]
+    by_length = [
+        json.loads(path.read_text(encoding="utf-8"))
+        for path in (options.results / "latency").glob("length-*.json")
+    ]
+    if by_length:
+        sections += [
+            "By length, one network (S4D, four layers of 64 operators, 64 states each) with 70 % "
+            "of its operators gone, one thread; over the parent as it is, kernels cached:",
+            _by_length(sorted(by_length, key=lambda record: record["length"])),
+        ]
     for task in TASKS:
         if any(key[0] == task for key in found):
             draw(task, found, PAGE.parent / "images" / f"prune-{task}.png")
@@ -138,6 +148,22 @@ def _time_of_parent(key: tuple[str, str], record: Record) -> str:
         f"{compact:.2f} ms in compact form, and {anew:.1f} ms where every pass makes the kernels "
         f"anew ({record['machine']})"
     )
+
+
+def _by_length(found: list[Record]) -> str:
+    """Return a table of times, of ratios to the parent as it is and to its compact form."""
+    lines = []
+    for record in found:
+        seconds = {name: spread["median"] for name, spread in record["seconds"].items()}
+        ratios = {name: spread["median"] for name, spread in record["ratios"].items()}
+        lines.append([
+            f"{record['length']:,}",
+            f"{1e3 * seconds['parent']:.2f} ms",
+            *(f"{ratios[name]:.2f}" for name in ("pruned", "compact parent", "compact pruned")),
+            f"{seconds['compact pruned'] / seconds['compact parent']:.2f}",
+        ])  # fmt: skip
+    titles = ["steps", "parent", "pruned", "compact parent", "compact pruned"]
+    return markdown(lines, [*titles, "compact pruned over compact parent"])
 
 
 def draw(task: str, found: Records, path: Path) -> None:

@@ -21,7 +21,7 @@ from ssmred.networks.discovery import find_layers, with_module
 from ssmred.networks.operator_bank import OperatorBank
 from ssmred.systems.linear import LinearSystem
 
-__all__ = ["CompactBlock", "compacted"]
+__all__ = ["CompactBlock", "CompactNorm", "compacted"]
 
 ELEMENTWISE = (
     nn.Identity, nn.GELU, nn.ReLU, nn.LeakyReLU, nn.ELU, nn.SiLU, nn.Tanh, nn.Sigmoid, nn.Softplus,
@@ -43,7 +43,7 @@ def compacted(model: nn.Module) -> nn.Module:
     -------
     nn.Module
         In eval mode. Layers of independent channels, an activation and a position-wise mixing,
-        gated or not, are `CompactBlock`; all others are copies.
+        gated or not, are `CompactBlock`, batch norms `CompactNorm`; all others are copies.
 
     Notes
     -----
@@ -73,7 +73,43 @@ def compacted(model: nn.Module) -> nn.Module:
             compact = _compact(block)
             if compact is not None:
                 network = with_module(network, path, compact)
+    for path, module in list(network.named_modules()):
+        if type(module) is nn.BatchNorm1d and module.running_mean is not None:
+            network = with_module(network, path, CompactNorm(module))
     return network.eval()
+
+
+class CompactNorm(nn.Module):
+    """Compute ``s x + t`` per feature, which is what a batch norm does in eval mode.
+
+    Parameters
+    ----------
+    norm : nn.BatchNorm1d
+        With running means.
+    """
+
+    scale: torch.Tensor
+    shift: torch.Tensor
+
+    def __init__(self, norm: nn.BatchNorm1d) -> None:
+        super().__init__()
+        mean, variance = (
+            cast(torch.Tensor, t).double() for t in (norm.running_mean, norm.running_var)
+        )
+        scale = torch.rsqrt(variance + norm.eps)
+        shift = -mean * scale
+        if norm.affine:
+            weight, bias = norm.weight.detach().double(), norm.bias.detach().double()
+            scale, shift = scale * weight, shift * weight + bias
+        dtype = cast(torch.Tensor, norm.running_mean).dtype
+        self.register_buffer("scale", scale.to(dtype)[:, None], persistent=False)
+        self.register_buffer("shift", shift.to(dtype)[:, None], persistent=False)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Scale and shift (batch, features, T) or (batch, features)."""
+        if x.ndim == 2:
+            return torch.addcmul(self.shift[:, 0], x, self.scale[:, 0])
+        return torch.addcmul(self.shift, x, self.scale)
 
 
 class CompactBlock(nn.Module):

@@ -9,7 +9,7 @@ from torch import nn
 import ssmred
 from ssmred import zoo
 from ssmred.deploy import compacted
-from ssmred.deploy.compact import CompactBlock
+from ssmred.deploy.compact import CompactBlock, CompactNorm
 from ssmred.networks.deep import DeepSSM
 from ssmred.prune.network import operators_of
 
@@ -120,3 +120,28 @@ def test_few_lengths_are_kept():
         for length in range(10, 20):
             small(torch.randn(1, length, 3, dtype=torch.float64))
     assert all(len(block._spectra) <= 4 for block in blocks(small))
+
+
+@pytest.mark.parametrize("affine", [True, False])
+def test_batch_norms(affine):
+    torch.manual_seed(0)
+    norm = nn.BatchNorm1d(4, affine=affine).double()
+    for _ in range(3):  # running means of what it sees
+        norm(3.0 + 2.0 * torch.randn(8, 4, 10, dtype=torch.float64))
+    if affine:
+        nn.init.normal_(norm.weight)
+        nn.init.normal_(norm.bias)
+    model = nn.ModuleDict({"layer": network("s4d"), "norm": norm}).eval()
+    small = compacted(model)
+    assert isinstance(small["norm"], CompactNorm)
+    assert type(model["norm"]) is nn.BatchNorm1d
+    for shape in ((5, 4, 7), (5, 4)):
+        x = torch.randn(shape, dtype=torch.float64)
+        torch.testing.assert_close(small["norm"](x), norm(x), rtol=1e-13, atol=1e-13)
+
+
+def test_norms_without_running_means_stay():
+    model = nn.ModuleDict(
+        {"layer": network("s4d"), "norm": nn.BatchNorm1d(4, track_running_stats=False)}
+    ).eval()
+    assert type(compacted(model)["norm"]) is nn.BatchNorm1d
