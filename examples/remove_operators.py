@@ -35,7 +35,8 @@ h = network.banks[layer].kernel(data.test.inputs.shape[1])[channel].detach().num
 gains = np.linspace(h[0] - 2, h[0] + 2, 81)
 costs = (h[0] - gains) ** 2 + np.sum(h[1:] ** 2)
 bank = network.banks[layer].to_system()
-left = h2_norm(bank.replace(D=bank.D - bank.impulse_response(1)[..., 0]), horizon=len(h))
+tails = bank.replace(D=bank.D - bank.impulse_response(1)[..., 0])
+left = np.asarray(h2_norm(tails, horizon=len(h)))
 assert np.isclose(costs.min(), left[channel] ** 2)
 gain_plot.plot(gains, costs, label=f"{layer}, channel {channel}")
 for name, d in (("silence", 0.0), ("bypass (S4oP)", 1.0), ("static gain", h[0])):

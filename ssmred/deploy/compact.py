@@ -220,8 +220,8 @@ def _compact(block: FilterBlock) -> CompactBlock | None:
     if not isinstance(block.core, OperatorBank | ReducedSSM):
         return None
     mixing, *rest = _steps(block.output_linear)
-    pointwise = isinstance(mixing, nn.Conv1d) and mixing.kernel_size == (1,)
-    pointwise = pointwise and mixing.groups == 1 and mixing.stride == (1,) and not mixing.padding[0]
+    pointwise = isinstance(mixing, nn.Conv1d) and mixing.kernel_size == mixing.stride == (1,)
+    pointwise = pointwise and mixing.groups == 1 and mixing.padding in ((0,), "valid")
     if not (isinstance(mixing, nn.Linear) if block.features_last else pointwise):
         return None
     features = (-1, 2) if block.features_last else (-2, 1)

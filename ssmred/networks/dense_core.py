@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from ssmred.errors import CheckpointError, OrderError, ShapeError, message
-from ssmred.networks.filters import LinearFilter
+from ssmred.networks.filters import ChannelFilter
 from ssmred.networks.layers.free_kernels import powers_onto
 from ssmred.networks.ragged import check_tensors
 from ssmred.systems import DenseSystem
@@ -18,7 +18,7 @@ from ssmred.systems.linear import LinearSystem
 __all__ = ["DenseSSM"]
 
 
-class DenseSSM(LinearFilter):
+class DenseSSM(ChannelFilter):
     """Filter every channel with its own dense real system.
 
     ``x_k = A x_{k-1} + B u_k``, ``y_k = C x_k + D u_k`` (post-update), or
@@ -103,21 +103,6 @@ class DenseSSM(LinearFilter):
         self.delayed = bool(delayed)
 
     # Sizes ---------------------------------------------------------------------------------------
-
-    @property
-    def channels(self) -> int:
-        """Number of channels, H."""
-        return self.D.numel()
-
-    @property
-    def inputs(self) -> int:
-        """Number of input features, H."""
-        return self.D.numel()
-
-    @property
-    def outputs(self) -> int:
-        """Number of output features, H."""
-        return self.D.numel()
 
     @property
     def states(self) -> int:

@@ -18,7 +18,7 @@ from ssmred.errors import ShapeError, message
 from ssmred.networks.convolution import convolve
 from ssmred.systems.linear import LinearSystem
 
-__all__ = ["CACHED_LENGTHS", "LinearFilter", "holds_place", "is_core"]
+__all__ = ["CACHED_LENGTHS", "ChannelFilter", "LinearFilter", "holds_place", "is_core"]
 
 CACHED_LENGTHS = 8
 """Spectra kept per layer; the oldest goes first."""
@@ -198,3 +198,30 @@ def holds_place(module: Any) -> bool:
 def is_core(module: Any) -> bool:
     """Tell whether a module is the linear filter of a layer, which needs no adapter."""
     return isinstance(module, LinearFilter)
+
+
+class ChannelFilter(LinearFilter):
+    """A filter of H independent channels, one input and one output each.
+
+    Attributes
+    ----------
+    D : nn.Parameter, (H,)
+        Direct terms.
+    """
+
+    D: nn.Parameter
+
+    @property
+    def channels(self) -> int:
+        """Number of channels, H."""
+        return self.D.numel()
+
+    @property
+    def inputs(self) -> int:
+        """Number of input features, H."""
+        return self.D.numel()
+
+    @property
+    def outputs(self) -> int:
+        """Number of output features, H."""
+        return self.D.numel()

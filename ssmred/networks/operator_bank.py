@@ -12,7 +12,7 @@ from torch import nn
 
 from ssmred.errors import CheckpointError, OrderError, ShapeError, message
 from ssmred.networks.convolution import convolve
-from ssmred.networks.filters import LinearFilter
+from ssmred.networks.filters import ChannelFilter, LinearFilter
 from ssmred.networks.layers.dplr import S4Kernel
 from ssmred.networks.layers.free_kernels import DenseKernel, ModalKernel
 from ssmred.networks.layers.layer import check_choice
@@ -31,7 +31,7 @@ KERNELS: dict[str, type[OperatorKernel]] = {
 DTYPES = ("float32", "float64")
 
 
-class OperatorBank(LinearFilter):
+class OperatorBank(ChannelFilter):
     """Filter those channels that still have an operator, multiply the others by a gain.
 
     ``y_h = D_h u_h + (k_h * u_h)`` where channel h is alive, ``y_h = D_h u_h`` where it is not. No
@@ -92,21 +92,6 @@ class OperatorBank(LinearFilter):
         self._whole = self._is_whole()
 
     # Sizes ---------------------------------------------------------------------------------------
-
-    @property
-    def channels(self) -> int:
-        """Number of channels, H."""
-        return self.D.numel()
-
-    @property
-    def inputs(self) -> int:
-        """Number of input features, H."""
-        return self.D.numel()
-
-    @property
-    def outputs(self) -> int:
-        """Number of output features, H."""
-        return self.D.numel()
 
     @property
     def states(self) -> int:

@@ -10,13 +10,13 @@ from torch import nn
 
 from ssmred.errors import OrderError, ShapeError, message
 from ssmred.kernels.step import fill_step
-from ssmred.networks.filters import LinearFilter
+from ssmred.networks.filters import ChannelFilter
 from ssmred.networks.ragged import as_complex, as_pairs, check_stored, power_tables
 from ssmred.systems import DiagonalSystem
 from ssmred.systems.linear import LinearSystem
 
 
-class ReducedSSM(LinearFilter):
+class ReducedSSM(ChannelFilter):
     """Filter every channel with its own diagonal system.
 
     ``x_k = l x_{k-1} + u_k`` (post-update), ``y_k = Re(sum_i r_i x_{k,i}) + D u_k``, so
@@ -101,21 +101,6 @@ class ReducedSSM(LinearFilter):
         self._views: tuple[list[int], tuple[np.ndarray, ...]] | None = None
 
     # Sizes ---------------------------------------------------------------------------------------
-
-    @property
-    def channels(self) -> int:
-        """Number of channels, H."""
-        return self.D.numel()
-
-    @property
-    def inputs(self) -> int:
-        """Number of input features, H."""
-        return self.D.numel()
-
-    @property
-    def outputs(self) -> int:
-        """Number of output features, H."""
-        return self.D.numel()
 
     @property
     def orders(self) -> np.ndarray:

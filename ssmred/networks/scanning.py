@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 from torch.autograd import forward_ad
+from torch.jit._trace import is_tracing
 
 from ssmred.kernels.scan import scan_states
 
@@ -13,7 +14,7 @@ __all__ = ["can_scan", "scan"]
 def can_scan(poles: torch.Tensor, drive: torch.Tensor) -> bool:
     """Return whether `scan` may run: on a CPU, no gradients wanted, nothing being traced."""
     learning = torch.is_grad_enabled() and (drive.requires_grad or poles.requires_grad)
-    traced = torch.compiler.is_compiling() or torch.jit.is_tracing() or _is_wrapped(drive)
+    traced = torch.compiler.is_compiling() or is_tracing() or _is_wrapped(drive)
     return drive.device.type == "cpu" and not learning and not traced
 
 
