@@ -1,20 +1,24 @@
 """Networks for inference alone: what a layer does around its filters is done in fewer passes.
 
-Channels are put in the order that the filters want, once per layer; what never differs from a
-constant is not computed but counted in the bias of the mixing behind.
+Channels are put in the order that the filters want, once per layer; batch norms before the filters
+become part of them; what never differs from a constant is not computed but counted in the bias of
+the mixing behind.
 """
 
 from __future__ import annotations
 
-from typing import Any, cast
+from dataclasses import dataclass
+from typing import cast
 
 import numpy as np
 import torch
 from scipy.fft import next_fast_len
-from torch import nn
+from torch import fx, nn
 from torch.nn import functional
 
-from ssmred.networks import FilterBlock, LinearFilter, ReducedSSM
+from ssmred.networks import LinearFilter, ReducedSSM
+from ssmred.networks.adapters import adapter_for
+from ssmred.networks.capture import capture
 from ssmred.networks.convolution import convolve
 from ssmred.networks.copying import copy_module
 from ssmred.networks.discovery import find_layers, with_module
@@ -24,9 +28,12 @@ from ssmred.systems.linear import LinearSystem
 __all__ = ["CompactBlock", "CompactNorm", "compacted"]
 
 ELEMENTWISE = (
-    nn.Identity, nn.GELU, nn.ReLU, nn.LeakyReLU, nn.ELU, nn.SiLU, nn.Tanh, nn.Sigmoid, nn.Softplus,
+    nn.GELU, nn.ReLU, nn.LeakyReLU, nn.ELU, nn.SiLU, nn.Tanh, nn.Sigmoid, nn.Softplus,
 )  # fmt: skip
-DROPOUTS = (nn.Dropout, nn.Dropout1d, nn.Dropout2d)
+IDLE = (nn.Identity, nn.Dropout, nn.Dropout1d, nn.Dropout2d)
+"""Modules that do nothing in eval mode."""
+
+TURNS = ((-1, -2), (-2, -1), (1, 2), (2, 1))
 KEPT = 4
 """Lengths whose spectra a block keeps."""
 
@@ -37,13 +44,19 @@ def compacted(model: nn.Module) -> nn.Module:
     Parameters
     ----------
     model : nn.Module
-        An original, a pruned or a reduced network; never modified.
+        An original, a pruned or a reduced network, loaded from a file or not; never modified.
 
     Returns
     -------
-    nn.Module
+    torch.fx.GraphModule
         In eval mode. Layers of independent channels, an activation and a position-wise mixing,
-        gated or not, are `CompactBlock`, batch norms `CompactNorm`; all others are copies.
+        gated or not, are `CompactBlock`, with the batch norm before them where there is one; batch
+        norms elsewhere are `CompactNorm`. All else is as it was.
+
+    Raises
+    ------
+    UnsupportedOperationError
+        If the network cannot be traced, because its control flow depends on values, say.
 
     Notes
     -----
@@ -60,23 +73,27 @@ def compacted(model: nn.Module) -> nn.Module:
     """
     network = copy_module(model).eval()
     for found in find_layers(network):
-        path, block = found.path, found.module
-        if isinstance(block, LinearFilter):
-            path = path.rpartition(".")[0]
-            block = network.get_submodule(path)
-        elif found.adapter is not None:
-            systems = list(found.to_systems().values())
-            if len(systems) == 1 and _independent(systems[0]):
-                core = OperatorBank.from_system(systems[0])
-                block = found.adapter.to_block(block, {"core": core})
-        if isinstance(block, FilterBlock):
-            compact = _compact(block)
-            if compact is not None:
-                network = with_module(network, path, compact)
-    for path, module in list(network.named_modules()):
-        if type(module) is nn.BatchNorm1d and module.running_mean is not None:
-            network = with_module(network, path, CompactNorm(module))
-    return network.eval()
+        if isinstance(found.module, LinearFilter) or found.adapter is None:
+            continue
+        systems = list(found.to_systems().values())
+        if len(systems) == 1 and _independent(systems[0]):
+            core = OperatorBank.from_system(systems[0])
+            block = found.adapter.to_block(found.module, {"core": core})
+            network = with_module(network, found.path, block)
+    module = capture(network, is_leaf=lambda leaf: adapter_for(leaf) is not None)
+    _drop_idle(module)
+    for number, node in enumerate(list(module.graph.nodes)):
+        chain = _chain(module, node)
+        if chain is not None:
+            _replace(module, chain, f"compact_{number}")
+    for node in module.graph.nodes:
+        norm = _called(module, node)
+        if _is_norm(norm):
+            module = cast(fx.GraphModule, with_module(module, str(node.target), CompactNorm(norm)))
+    module.graph.eliminate_dead_code()
+    module.delete_all_unused_submodules()
+    module.recompile()
+    return module.eval()
 
 
 class CompactNorm(nn.Module):
@@ -93,17 +110,9 @@ class CompactNorm(nn.Module):
 
     def __init__(self, norm: nn.BatchNorm1d) -> None:
         super().__init__()
-        mean, variance = (
-            cast(torch.Tensor, t).double() for t in (norm.running_mean, norm.running_var)
-        )
-        scale = torch.rsqrt(variance + norm.eps)
-        shift = -mean * scale
-        if norm.affine:
-            weight, bias = norm.weight.detach().double(), norm.bias.detach().double()
-            scale, shift = scale * weight, shift * weight + bias
         dtype = cast(torch.Tensor, norm.running_mean).dtype
-        self.register_buffer("scale", scale.to(dtype)[:, None], persistent=False)
-        self.register_buffer("shift", shift.to(dtype)[:, None], persistent=False)
+        for name, value in zip(("scale", "shift"), _scale_and_shift(norm), strict=True):
+            self.register_buffer(name, value.to(dtype)[:, None], persistent=False)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Scale and shift (batch, features, T) or (batch, features)."""
@@ -113,20 +122,19 @@ class CompactNorm(nn.Module):
 
 
 class CompactBlock(nn.Module):
-    """Compute ``gate(W act(k * u + D u) + b)`` for the channels that W needs, filtered ones first.
+    """Compute ``gate(W act(k * v + D v) + b)``, ``v = s u + t``, for the channels that W needs.
 
     Parameters
     ----------
     core : OperatorBank or ReducedSSM
         Of H channels.
-    activation : nn.Module
-        Elementwise.
-    weight : (m, H) torch.Tensor
-    bias : (m,) torch.Tensor
+    activations : list of nn.Module
+        Elementwise, one after the other.
+    mixing : nn.Linear or nn.Conv1d
     gated : bool
-        Whether a GLU over the m features follows.
-    transposed, paired : bool
-        As of `FilterBlock`.
+        Whether a GLU over the features follows.
+    norm : nn.BatchNorm1d, optional
+        What s and t are of; 1 and 0 otherwise.
     """
 
     order: torch.Tensor
@@ -137,65 +145,95 @@ class CompactBlock(nn.Module):
     def __init__(
         self,
         core: OperatorBank | ReducedSSM,
-        activation: nn.Module,
-        weight: torch.Tensor,
-        bias: torch.Tensor,
+        activations: list[nn.Module],
+        mixing: nn.Linear | nn.Conv1d,
         *,
         gated: bool,
-        transposed: bool,
-        paired: bool,
+        norm: nn.BatchNorm1d | None,
     ) -> None:
         super().__init__()
-        self.core, self.activation = core, activation
-        self.gated, self.transposed, self.paired = gated, transposed, paired
+        self.core, self.gated = core, gated
+        self.activation = activations[0] if len(activations) == 1 else nn.Sequential(*activations)
+        weight = mixing.weight.detach().flatten(1)
+        bias = weight.new_zeros(len(weight)) if mixing.bias is None else mixing.bias.detach()
         live = _live(core)
-        D = core.D.detach().reshape(-1)
+        D = core.D.detach().reshape(-1).double()
         others = [h for h in range(len(D)) if h not in set(live) and D[h] != 0]
         silent = sorted(set(range(len(D))) - {*live, *others})
         order = torch.tensor([*live, *others], dtype=torch.int64, device=D.device)
         self.filtered = len(live)
         self.whole = order.tolist() == list(range(len(D)))
-        rest = activation(weight.new_zeros(())) * weight[:, silent].sum(1)
+        self._scale = self._shift = None
+        if norm is not None:
+            self._scale, self._shift = (value[order] for value in _scale_and_shift(norm))
+            D = D.clone()
+            D[order] *= self._scale
+        rest = self.activation(weight.new_zeros(())) * weight[:, silent].sum(1)
         self.register_buffer("order", order, persistent=False)
         self.register_buffer("D", D[order].to(weight.dtype).unsqueeze(-1), persistent=False)
         self.register_buffer("weight", weight[:, order].unsqueeze(0), persistent=False)
         self.register_buffer("bias", (bias + rest)[:, None], persistent=False)
-        self._spectra: dict[tuple, torch.Tensor] = {}
+        self._terms: dict[tuple, tuple[torch.Tensor, torch.Tensor | None]] = {}
 
-    def forward(self, u: torch.Tensor, *_unnamed: Any, **_options: Any) -> Any:
-        """Return the layer's output for (batch, H, T), or (batch, T, H) if not transposed."""
-        if not self.transposed:
-            u = u.transpose(-1, -2)
+    def forward(self, u: torch.Tensor) -> torch.Tensor:
+        """Return the layer's output for (batch, H, T) or (H, T)."""
+        if u.ndim == 2:
+            return self(u.unsqueeze(0)).squeeze(0)
+        length = u.shape[-1]
+        size = next_fast_len(max(2 * length - 1, 1), real=True)
         x = u if self.whole else u.index_select(-2, self.order)
-        y = x * self.D
+        spectrum, constant = self._made_for(length, size, u)
+        y = x * self.D if constant is None else torch.addcmul(constant, x, self.D)
         if self.filtered:
-            length = u.shape[-1]
-            size = next_fast_len(max(2 * length - 1, 1), real=True)
-            spectrum = self._spectrum(length, size, u)
-            y[..., : self.filtered, :] += convolve(x[..., : self.filtered, :], spectrum, size)
-        y = self.activation(y)
-        y = torch.baddbmm(self.bias, self.weight.expand(len(y), -1, -1), y)
-        if self.gated:
-            y = functional.glu(y, -2)
-        if not self.transposed:
-            y = y.transpose(-1, -2)
-        return (y, None) if self.paired else y
+            y[:, : self.filtered] += convolve(x[:, : self.filtered], spectrum, size)
+        y = torch.baddbmm(self.bias, self.weight.expand(len(y), -1, -1), self.activation(y))
+        return functional.glu(y, -2) if self.gated else y
 
-    def _spectrum(self, length: int, size: int, u: torch.Tensor) -> torch.Tensor:
+    def _made_for(
+        self, length: int, size: int, u: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """Return the spectra of the filters, and what the norm's shift becomes behind them."""
         key = (length, u.dtype, u.device)
-        if key not in self._spectra:
-            with torch.no_grad():
-                kernel = self.core.kernel(length).index_select(0, self.order[: self.filtered])
-                kernel[:, 0] -= self.core.D.reshape(-1)[self.order[: self.filtered]]
-                spectrum = torch.fft.rfft(kernel, n=size)
-            dtype = torch.complex128 if u.dtype == torch.float64 else torch.complex64
-            recent = list(self._spectra.items())[1 - KEPT :]
-            self._spectra = {**dict(recent), key: spectrum.to(dtype)}
-        return self._spectra[key]
+        if key not in self._terms:
+            recent = list(self._terms.items())[1 - KEPT :]
+            self._terms = {**dict(recent), key: self._make(length, size, u)}
+        return self._terms[key]
+
+    @torch.no_grad()
+    def _make(
+        self, length: int, size: int, u: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        responses = self.core.kernel(length).to(u.device, torch.float64)[self.order]
+        constant = None
+        if self._scale is not None and self._shift is not None:
+            steps = responses.cumsum(-1) * self._shift.to(u.device)[:, None]
+            constant = steps.to(u.dtype)
+            responses = responses * self._scale.to(u.device)[:, None]
+        dtype = torch.complex128 if u.dtype == torch.float64 else torch.complex64
+        if not self.filtered:
+            return torch.empty(0, dtype=dtype), constant
+        kernel = responses[: self.filtered].clone()
+        kernel[:, 0] -= self._direct(u)[: self.filtered]
+        return torch.fft.rfft(kernel, n=size).to(dtype), constant
+
+    def _direct(self, u: torch.Tensor) -> torch.Tensor:
+        """Return the direct terms that `D` holds, before they were rounded."""
+        D = self.core.D.detach().reshape(-1).to(u.device, torch.float64)[self.order]
+        return D if self._scale is None else D * self._scale.to(u.device)
 
     def extra_repr(self) -> str:
         """Describe the layer in the printed network."""
         return f"channels={len(self.order)}, filtered={self.filtered}"
+
+
+def _scale_and_shift(norm: nn.BatchNorm1d) -> tuple[torch.Tensor, torch.Tensor]:
+    mean, variance = (cast(torch.Tensor, t).double() for t in (norm.running_mean, norm.running_var))
+    scale = torch.rsqrt(variance + norm.eps)
+    shift = -mean * scale
+    if norm.affine:
+        weight, bias = norm.weight.detach().double(), norm.bias.detach().double()
+        scale, shift = scale * weight, shift * weight + bias
+    return scale, shift
 
 
 def _independent(system: LinearSystem) -> bool:
@@ -209,40 +247,105 @@ def _live(core: OperatorBank | ReducedSSM) -> list[int]:
     return np.flatnonzero(np.asarray(core.orders)).tolist()
 
 
-def _compact(block: FilterBlock) -> CompactBlock | None:
-    """Return the compact form of a block, None where there is none."""
-    plain = block.backward is None and block.copies == 1
-    plain = plain and block.before is None and block.gate is None
-    steps = [*_steps(block.activation), *_steps(block.dropout)]
-    steps = [step for step in steps if not isinstance(step, DROPOUTS)]
-    if not plain or not all(type(step) in ELEMENTWISE for step in steps):
+# The graph ---------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Chain:
+    """Hold what a `CompactBlock` is made of, and the first and last node that it replaces."""
+
+    core: OperatorBank | ReducedSSM
+    activations: list[nn.Module]
+    mixing: nn.Linear | nn.Conv1d
+    gated: bool
+    first: fx.Node
+    last: fx.Node
+
+
+def _chain(module: fx.GraphModule, node: fx.Node) -> _Chain | None:
+    """Return the chain that begins at a node: core, activations, mixing, perhaps a gate."""
+    core = _called(module, node)
+    if not isinstance(core, OperatorBank | ReducedSSM):
         return None
-    if not isinstance(block.core, OperatorBank | ReducedSSM):
+    activations: list[nn.Module] = []
+    at = _next(node)
+    while isinstance(step := _called(module, at), ELEMENTWISE):
+        activations.append(step)
+        at = _next(at)
+    turned = _is_turn(at)
+    if turned:
+        at = _next(at)
+    mixing, last = _called(module, at), at
+    if not (isinstance(mixing, nn.Linear) if turned else _is_pointwise(mixing)):
         return None
-    mixing, *rest = _steps(block.output_linear)
-    pointwise = isinstance(mixing, nn.Conv1d) and mixing.kernel_size == mixing.stride == (1,)
-    pointwise = pointwise and mixing.groups == 1 and mixing.padding in ((0,), "valid")
-    if not (isinstance(mixing, nn.Linear) if block.features_last else pointwise):
+    gate = _called(module, _next(at))
+    gated = isinstance(gate, nn.GLU) and gate.dim in ((-1, 2) if turned else (-2, 1))
+    if gated:
+        last = _next(last)
+    if turned:
+        last = _next(last)
+        if not _is_turn(last):
+            return None
+    return _Chain(core, activations, cast(nn.Linear, mixing), gated, node, cast(fx.Node, last))
+
+
+def _replace(module: fx.GraphModule, chain: _Chain, name: str) -> None:
+    """Put a block in the place of a chain, and of the batch norm that only this chain sees."""
+    source = cast(fx.Node, chain.first.args[0])
+    norm = _called(module, source)
+    folded = _is_norm(norm) and len(source.users) == 1
+    block = CompactBlock(
+        chain.core,
+        chain.activations,
+        chain.mixing,
+        gated=chain.gated,
+        norm=cast(nn.BatchNorm1d, norm) if folded else None,
+    )
+    module.add_submodule(name, block)
+    with module.graph.inserting_after(chain.last):
+        new = module.graph.call_module(name, (source.args[0] if folded else source,))
+    chain.last.replace_all_uses_with(new)
+
+
+def _drop_idle(module: fx.GraphModule) -> None:
+    """Leave out modules that do nothing in eval mode."""
+    for node in list(module.graph.nodes):
+        if type(_called(module, node)) in IDLE:
+            node.replace_all_uses_with(cast(fx.Node, node.args[0]))
+            module.graph.erase_node(node)
+
+
+def _called(module: fx.GraphModule, node: fx.Node | None) -> nn.Module | None:
+    """Return the module that a node calls with one argument."""
+    if node is None or node.op != "call_module" or len(node.args) != 1 or node.kwargs:
         return None
-    features = (-1, 2) if block.features_last else (-2, 1)
-    gated = [isinstance(step, nn.GLU) and step.dim in features for step in rest]
-    if gated not in ([], [True]):
-        return None
-    weight = cast(torch.Tensor, mixing.weight).detach().flatten(1)
-    bias = weight.new_zeros(len(weight)) if mixing.bias is None else mixing.bias.detach()
-    return CompactBlock(
-        block.core,
-        nn.Sequential(*steps) if len(steps) != 1 else steps[0],
-        weight,
-        cast(torch.Tensor, bias),
-        gated=bool(gated),
-        transposed=block.transposed,
-        paired=block.paired,
+    return module.get_submodule(str(node.target))
+
+
+def _next(node: fx.Node | None) -> fx.Node | None:
+    """Return the only node that uses another one."""
+    users = [] if node is None else list(node.users)
+    return users[0] if len(users) == 1 else None
+
+
+def _is_turn(node: fx.Node | None) -> bool:
+    """Whether a node swaps features and time."""
+    return (
+        node is not None
+        and node.op == "call_method"
+        and node.target == "transpose"
+        and tuple(node.args[1:]) in TURNS
     )
 
 
-def _steps(module: nn.Module) -> list[nn.Module]:
-    """Return the modules of nested sequences, one after the other."""
-    if isinstance(module, nn.Sequential):
-        return [step for part in module for step in _steps(part)]
-    return [module]
+def _is_norm(module: nn.Module | None) -> bool:
+    return type(module) is nn.BatchNorm1d and module.running_mean is not None
+
+
+def _is_pointwise(module: nn.Module | None) -> bool:
+    return (
+        isinstance(module, nn.Conv1d)
+        and module.kernel_size == module.stride == (1,)
+        and module.groups == 1
+        and module.padding in ((0,), "valid")
+    )
