@@ -10,9 +10,10 @@
 its own, and stores the record of each as soon as it is made; a family goes on where it was killed.
 Methods: ``s4op`` is the published one (random channels, identity bypass, 2^i rule, five candidates
 per rate); ``ours`` spends as many steps on one candidate; ``ours-fifth`` a fifth of them;
-``ours-none`` does not fine-tune at all. ``latency`` measures all of them in one run on this
-machine, which should do nothing else, ``lengths`` one of them on longer sequences; ``report``
-writes the tables and pictures of docs/prune.md.
+``ours-none`` does not fine-tune at all; nor does ``ours-silent``, where 60 % of the gains go too.
+``latency`` measures all of them in one run on this machine, which should do nothing else,
+``lengths`` one of them on longer sequences; ``report`` writes the tables and pictures of
+docs/prune.md.
 """
 
 from __future__ import annotations
@@ -47,6 +48,7 @@ WORK = HERE.parent / ".cache" / "prune"
 RATES = (0.1, 0.3, 0.5, 0.7, 0.9)
 
 SEEDS = (0, 1, 2)
+SILENCE = 0.6
 LENGTHS = (128, 512, 1024, 2048, 4096)
 CANDIDATES = 5
 """Of S4oP per rate."""
@@ -66,8 +68,14 @@ def method_options(method: str, device: str) -> dict[str, Any]:
                       accelerator=device)  # fmt: skip
     if method == "s4op":
         return {**S4OP, "training": recipe}
-    factor = {"ours": CANDIDATES, "ours-fifth": 1, "ours-none": 0}[method]
-    return {"training": replace(recipe, epochs=factor * EPOCHS, distillation=0.5 if factor else 0)}
+    factor = {"ours": CANDIDATES, "ours-fifth": 1, "ours-none": 0, "ours-silent": 0}[method]
+    training = replace(recipe, epochs=factor * EPOCHS, distillation=0.5 if factor else 0)
+    return {"training": training, "silence": silence_of(method)}
+
+
+def silence_of(method: str) -> float:
+    """Return the share of the gains that go too."""
+    return SILENCE if method == "ours-silent" else 0.0
 
 
 def load_task(name: str, options: argparse.Namespace) -> tasks.Task:
@@ -174,7 +182,8 @@ def latency(options: argparse.Namespace) -> None:
             networks = {"parent": full.model, "uncached": Uncached(full.model)}
             for method, seed, path in found:
                 networks |= {f"{method} {seed} {rate}": model
-                             for rate, model in of_masks(full, path).items()}  # fmt: skip
+                             for rate, model in of_masks(full, path, silence_of(method)).items()
+                             }  # fmt: skip
             inputs = load_task(task, options).train.inputs[:1]
             measure(networks, inputs, options.results / "latency" / f"{task}-{family}.json")
 
@@ -184,20 +193,28 @@ def lengths(options: argparse.Namespace) -> None:
     task, family = "ecg5000", "s4d"
     full = operators_of(parent(task, family))
     path = options.results / f"{name_of(task, family, 'ours-none', 0)}.json"
-    models = of_masks(full, path)
-    pruned = models[min(models, key=lambda rate: abs(float(rate) - 0.7))]
+    pruned, silent = (
+        models[min(models, key=lambda rate: abs(float(rate) - 0.7))]
+        for models in (of_masks(full, path, share) for share in (0.0, SILENCE))
+    )
     for length in LENGTHS:
         noise = torch.randn(1, length, 1, generator=torch.Generator().manual_seed(0))
         target = options.results / "latency" / f"length-{length}.json"
-        measure({"parent": full.model, "pruned": pruned}, noise, target)
+        measure({"parent": full.model, "pruned": pruned, "silent": silent}, noise, target)
 
 
-def of_masks(full: PrunableNetwork, path: Path) -> dict[str, nn.Module]:
-    """Return networks with the operators that a record's members have, by rate."""
+def of_masks(full: PrunableNetwork, path: Path, silence: float) -> dict[str, nn.Module]:
+    """Return networks with the operators that a record's members have, by rate.
+
+    A share of the channels without operator is silent; which ones does not matter for the time.
+    """
     networks = {}
     for member in json.loads(path.read_text(encoding="utf-8"))["members"]:
-        gone = {layer: {h: 0.5 for h in range(full.channels[layer]) if h not in kept}
-                for layer, kept in member["kept"].items()}  # fmt: skip
+        gone = {}
+        for layer, kept in member["kept"].items():
+            idle = sorted(set(range(full.channels[layer])) - set(kept))
+            silent = round(silence * len(idle))
+            gone[layer] = {h: 0.5 * (k >= silent) for k, h in enumerate(idle)}
         networks[str(member["rate"])] = full.pruned(gone).model
     return networks
 

@@ -30,6 +30,7 @@ replacement = "static_gain"   # default; or identity, zero, low_order
 # order = 2                   # default; for low_order: real states that stand for an operator
 allocation = "global"         # default; or exponential, uniform, latency
 repair = true                 # default; fit the mixings behind the filters, without training
+silence = 0.0                 # default; share of the gains that go too, with their mixings' columns
 step = 0.05                   # default; share that goes before the rest is judged again, or "all"
 seeds = [0]                   # default; one candidate each, the best on the validation part goes on
 calibration = 256             # default; training sequences that the selection looks at

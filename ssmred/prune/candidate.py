@@ -153,7 +153,9 @@ def removed(job: Assignment, device: torch.device) -> PrunableNetwork:
                 cure="Ask for less; the mixings are not made smaller.",
             )
         )
-    return repaired(network, job.parent, data) if options.repair else network
+    if not options.repair:
+        return network
+    return repaired(network, job.parent, data, silence=options.silence)
 
 
 def reached(job: Assignment, network: PrunableNetwork) -> bool:

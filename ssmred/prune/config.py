@@ -242,6 +242,7 @@ _OPTIONS: dict[str, Any] = {
     "order": int,
     "allocation": str,
     "repair": bool,
+    "silence": float,
     "step": "step",
     "seeds": "integers",
     "repeats": int,

@@ -43,6 +43,7 @@ class Options:
     order: int = 2
     allocation: str = "global"
     repair: bool = True
+    silence: float = 0.0
     step: float | None = 0.05
     seeds: tuple[int, ...] = (0,)
     training: Training = field(default_factory=Training)
@@ -59,6 +60,17 @@ class Options:
         check_choice(self.selection, SELECTIONS, "selection", "progressive")
         check_choice(self.allocation, ALLOCATIONS, "allocation", "progressive")
         Replacement(self.replacement, self.order)
+        if self.silence:
+            set_(self, "silence", check_fraction(self.silence, "silence", "progressive"))
+            if not self.repair:
+                raise RequestError(
+                    message(
+                        "progressive",
+                        "channels are silenced where nothing is fitted to do without them",
+                        expected="repair=True, or silence=0",
+                        got=f"silence={self.silence!r}, repair=False",
+                    )
+                )
         if self.step is not None:
             set_(self, "step", check_fraction(self.step, "step", "progressive"))
         seeds = tuple(check_integer(seed, "a seed", "progressive") for seed in self.seeds)

@@ -54,6 +54,7 @@ def progressive(
     order: int = 2,
     allocation: str = "global",
     repair: bool = True,
+    silence: float = 0.0,
     step: float | None = 0.05,
     seeds: Sequence[int] = (0,),
     training: Training | None = None,
@@ -98,6 +99,9 @@ def progressive(
         refused; "global" and "latency" may empty layers, which then are gains and mixings.
     repair : bool
         Fit the mixings to what the parent computes, once operators are gone; see `repaired`.
+    silence : float
+        Share of the channels without operator whose gain and column of the mixing go too, as that
+        fit says; less to compute for `ssmred.deploy.compacted` networks.
     step : float or None
         Share of all operators that go before what is left is judged again; None: all at once.
     seeds : sequence of int
@@ -143,6 +147,7 @@ def progressive(
         order=order,
         allocation=allocation,
         repair=repair,
+        silence=silence,
         step=step,
         seeds=tuple(seeds),
         training=training or Training(),

@@ -15,7 +15,8 @@ from typing import cast
 import torch
 from torch import nn
 
-from ssmred.checks import check_positive
+from ssmred.checks import check_fraction, check_positive
+from ssmred.networks.operator_bank import OperatorBank
 from ssmred.networks.sensing import batches
 from ssmred.prune.network import PrunableNetwork
 
@@ -51,6 +52,7 @@ def repaired(
     data: torch.Tensor,
     *,
     ridge: float = RIDGE,
+    silence: float = 0.0,
 ) -> PrunableNetwork:
     """Return the network with mixings fitted to those of the original, front to back.
 
@@ -64,18 +66,31 @@ def repaired(
         Of the same layers; neither is changed.
     data : torch.Tensor, (S, T, ...)
     ridge : float
+    silence : float
+        Share of every layer's channels without operator that are silenced: gain and column of the
+        mixing are 0. Those that the fit misses least, one after the other. They stay so in
+        training where the activation takes 0 to 0, and `ssmred.deploy.compacted` leaves them out.
+
+    Raises
+    ------
+    DataError
+        If `silence` is not in [0, 1), or `ridge` is 0 where channels are silenced.
 
     Notes
     -----
     Level: an estimate of the best mixing; on the calibration inputs each fit makes the error of
-    its own mixing no larger. Layers that mix in other ways stay as they are. Theory:
-    ``theory/mixing-refit.md``.
+    its own mixing no larger, unless channels are silenced. Layers that mix in other ways stay as
+    they are. Theory: ``theory/mixing-refit.md``.
     """
     check_positive(ridge, "ridge", "repaired", allow_zero=True)
+    if silence:
+        check_fraction(silence, "silence", "repaired")
+        check_positive(ridge, "ridge", "repaired")
     answer = PrunableNetwork(copy.deepcopy(network.model).eval(), dict(network.paths))
     modes = network.model.training, original.model.training
     original.model.eval()
     was, now = mixings(original), mixings(answer)
+    banks = [answer.banks[name] for name in now]
     pairs = [(was[name], now[name], ridge) for name in now]
     read_out = _read_out_name(original.model, data)
     if read_out is not None:
@@ -94,24 +109,52 @@ def repaired(
                 rows = torch.cat([rows, torch.ones_like(rows[:, :1])], dim=1)
             gram = rows.T @ rows + (0 if gram is None else gram)
             right = rows.T @ gap + (0 if right is None else right)
-        _move(mixing, gram, right, share)
+        scale = share * float(gram.diagonal()[: mixing.weight.shape[1]].mean())
+        gram = gram + scale * torch.eye(len(gram), dtype=gram.dtype, device=gram.device)
+        _move(mixing, torch.linalg.lstsq(gram, right).solution)
+        fits = number < len(banks) and mixing.weight.shape[1] == banks[number].channels
+        if silence and fits:
+            _silence(banks[number], mixing, gram, silence)
     original.model.train(modes[1])
     return PrunableNetwork(answer.model.train(modes[0]), answer.paths)
 
 
-def _move(
-    mixing: nn.Linear | nn.Conv1d, gram: torch.Tensor, right: torch.Tensor, ridge: float
-) -> None:
-    """Solve the normal equations and move the weights, and the bias where there is one."""
+def _move(mixing: nn.Linear | nn.Conv1d, move: torch.Tensor) -> None:
+    """Move the weights, and the bias where there is one; (features, outputs), the bias last."""
     features = mixing.weight.shape[1]
-    scale = ridge * float(gram.diagonal()[:features].mean())
-    gram = gram + scale * torch.eye(len(gram), dtype=gram.dtype, device=gram.device)
-    move = torch.linalg.lstsq(gram, right).solution
     with torch.no_grad():
         change = move[:features].T.reshape(mixing.weight.shape)
         mixing.weight += change.to(mixing.weight.dtype)
         if mixing.bias is not None:
             mixing.bias += move[-1].to(mixing.bias.dtype)
+
+
+def _silence(
+    bank: OperatorBank, mixing: nn.Linear | nn.Conv1d, gram: torch.Tensor, share: float
+) -> None:
+    """Silence a share of the channels without operator, cheapest first, and fit the rest again.
+
+    ``gram`` is the matrix of the normal equations that the weights solve, so that doing without
+    column h costs ``|w_h|^2 / (gram^-1)_hh``.
+    """
+    idle = sorted(set(range(bank.channels)) - set(bank.live.tolist()))
+    weights = mixing.weight.detach().flatten(1).T.to(gram)
+    silent = [h for h in idle if bank.D[h] == 0 and not weights[h].any()]
+    left = [h for h in idle if h not in silent]
+    inverse = torch.linalg.inv(gram)
+    move = torch.zeros(len(gram), weights.shape[1], dtype=gram.dtype, device=gram.device)
+    for _ in range(round(share * len(idle)) - len(silent)):
+        now = weights + move[: len(weights)]
+        costs = now[left].square().sum(1) / inverse.diagonal()[left]
+        gone = left.pop(int(costs.argmin()))
+        column = inverse[:, gone] / inverse[gone, gone]
+        move -= torch.outer(column, now[gone])
+        inverse = inverse - torch.outer(column, inverse[gone])
+        silent.append(gone)
+    _move(mixing, move)
+    with torch.no_grad():
+        bank.D[silent] = 0.0
+        mixing.weight[:, silent] = 0.0  # what rounding left of them
 
 
 def _read_out_name(model: nn.Module, data: torch.Tensor) -> str | None:

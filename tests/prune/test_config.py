@@ -33,6 +33,7 @@ replacement = "low_order"
 order = 2
 allocation = "latency"
 repair = false
+silence = 0
 step = "all"
 seeds = [0, 3]
 repeats = 5
@@ -73,6 +74,7 @@ def test_every_key_arrives(read, tmp_path):
         "order": 2,
         "allocation": "latency",
         "repair": False,
+        "silence": 0.0,
         "step": None,
         "seeds": (0, 3),
         "repeats": 5,
