@@ -299,16 +299,21 @@ def bounded(full: Trained, plain: nn.Module) -> dict[str, float]:
 
 
 def bounds(options: argparse.Namespace) -> None:
-    """Print bound and largest error of every stored network on the calibration reviews."""
+    """Add bound and largest error on the calibration reviews to the rows of stored networks."""
+    path = options.results or IMDB.results
+    rows = stored(path)
     for full in networks(IMDB, options):
-        for path in sorted(options.work.glob(f"{full.seed}-*.json")):
-            row = json.loads(path.read_text())
-            if row["method"] in options.methods:
-                plain = small(full, path.with_suffix(".safetensors"), row)
-                found = bounded(full, plain)
-                print(f"{full.seed} {row['method']} {row['share']}: bound {found['bound']:.1g}, "
-                      f"largest error {found['error']:.2f}, output scale {found['scale']:.2f}",
-                      flush=True)  # fmt: skip
+        for row in rows:
+            key = (row["method"], row.get("share"))
+            known = row["seed"] != full.seed or "bound" in row
+            if known or key[0] not in options.methods or key[1] not in options.shares:
+                continue
+            file = options.work / f"{full.seed}-{key[0]}-{key[1]}.safetensors".replace(" ", "_")
+            if file.exists():
+                row |= bounded(full, small(full, file, row))
+                told = ", ".join(f"{name} {row[name]:.2g}" for name in ("bound", "error", "scale"))
+                print(f"{full.seed} {key}: {told}", flush=True)
+                store(rows, path)
 
 
 def weights(options: argparse.Namespace) -> None:

@@ -45,6 +45,7 @@ def write_imdb(rows: Rows) -> None:
         "measured",
         [
             *_accuracy(rows),
+            *_errors(cut, "calibration reviews"),
             "What goes: share of the states, of the numbers in the layers, of all numbers; and the"
             " states that are left in every layer, front to back.",
             markdown(
@@ -61,9 +62,7 @@ def write_products(rows: Rows) -> None:
         "measured products",
         [
             *_accuracy(rows),
-            "Largest output error on the calibration sequences, and the bound for them, relative to"
-            " the output scale; of each the largest of the seeds.",
-            _by_share(cut, _error_and_bound),
+            *_errors(cut, "calibration sequences"),
             "States that are left in the layers, front and back, seed by seed.",
             _by_share(cut, lambda found: "; ".join(_list(r["states"]) for r in found)),
         ],
@@ -89,6 +88,15 @@ def _accuracy(rows: Rows) -> list[str]:
         "Change of the right answers (points) by share of all parameters removed: mean of the seeds"
         " (least to largest).",
         _by_share(_reduced(rows), _spread),
+    ]
+
+
+def _errors(rows: Rows, inputs: str) -> list[str]:
+    """Return the table of errors and bounds of those that were measured."""
+    return [
+        f"Largest output error on the {inputs}, and the bound for them, relative to the output"
+        " scale; of each the largest of the seeds.",
+        _by_share([row for row in rows if "bound" in row], _error_and_bound),
     ]
 
 
