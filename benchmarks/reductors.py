@@ -11,6 +11,7 @@ import argparse
 import cases
 import numpy as np
 import peers
+import torch
 from rows import HEADERS, error_row, plain, row
 from timing import (
     best_seconds,
@@ -25,6 +26,7 @@ from timing import (
 )
 
 from ssmred.gramians import hankel_singular_values
+from ssmred.networks.layers import LQOLayer
 from ssmred.norms import h2_norm, hinf_norm
 from ssmred.reductors import BalancedReductor, quadratic_removal_errors
 from ssmred.report import table
@@ -107,6 +109,25 @@ def quadratic(order: int, channels: int, least: float) -> list[str]:
     own = median_seconds(ours, repeats=3, least=least)
     what = f"{order} states, {channels} inputs, {channels} quadratic outputs"
     return row(f"{what}: norm and errors of all single removals", own, times, 1)
+
+
+def layer(channels: int, states: int, length: int, least: float) -> list[str]:
+    """Measure a layer with quadratic outputs on 16 sequences, beside its convolution by FFT."""
+    torch.manual_seed(0)
+    module = LQOLayer(channels, states)
+    signal = torch.randn(16, channels, length)
+    by_fft = signal.clone().requires_grad_()  # gradients take the convolution
+
+    def ours() -> torch.Tensor:
+        with torch.no_grad():
+            return module(signal)
+
+    gap = (ours() - module(by_fft)).detach().abs().max()
+    assert gap <= 1e-5 * ours().abs().max()
+    peer = median_seconds(lambda: module(by_fft), repeats=3, least=least)
+    own = median_seconds(ours, repeats=3, least=least)
+    what = f"layer of {channels} channels, {states} states, squares: 16 sequences of {length:,}"
+    return row(what, own, {"torch, FFT": peer}, 1)
 
 
 def single(order: int, least: float) -> list[str]:
@@ -239,6 +260,7 @@ def measure(*, quick: bool) -> tuple[list[list[str]], str]:
     rows = batched(channels, 64, sample, least)
     rows += [single(order, least) for order in ((100,) if quick else (100, 500))]
     rows.append(quadratic(*((32, 8) if quick else (256, 64)), least))
+    rows.append(layer(*((8, 8, 64) if quick else (64, 256, 2048)), least))
     orders = [16, 32] if quick else [16, 32, 64, 128, 256]
     rows += growth(orders, [8, 16] if quick else [64, 256, 1024, 4096], least)
     rows += memory(channels, 64)
