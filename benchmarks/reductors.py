@@ -11,7 +11,6 @@ import argparse
 import cases
 import numpy as np
 import peers
-import torch
 from rows import HEADERS, error_row, plain, row
 from timing import (
     best_seconds,
@@ -26,7 +25,6 @@ from timing import (
 )
 
 from ssmred.gramians import hankel_singular_values
-from ssmred.networks.layers import LQOLayer
 from ssmred.norms import h2_norm, hinf_norm
 from ssmred.reductors import BalancedReductor, quadratic_removal_errors
 from ssmred.report import table
@@ -113,6 +111,10 @@ def quadratic(order: int, channels: int, least: float) -> list[str]:
 
 def layer(channels: int, states: int, length: int, least: float) -> list[str]:
     """Measure a layer with quadratic outputs on 16 sequences, beside its convolution by FFT."""
+    import torch  # not above: the processes whose memory is measured import this file
+
+    from ssmred.networks.layers import LQOLayer
+
     torch.manual_seed(0)
     module = LQOLayer(channels, states)
     signal = torch.randn(16, channels, length)
