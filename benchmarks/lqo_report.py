@@ -95,7 +95,7 @@ def _errors(rows: Rows, inputs: str) -> list[str]:
     """Return the table of errors and bounds of those that were measured."""
     return [
         f"Largest output error on the {inputs}, and the bound for them, relative to the output"
-        " scale; of each the largest of the seeds.",
+        " scale; of each the largest of the seeds that were measured.",
         _by_share([row for row in rows if "bound" in row], _error_and_bound),
     ]
 
