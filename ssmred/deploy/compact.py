@@ -57,10 +57,13 @@ def compacted(model: nn.Module) -> nn.Module:
     ------
     UnsupportedOperationError
         If the network cannot be traced, because its control flow depends on values, say.
+    UnstableSystemError
+        If an original layer has a pole that is not inside the unit circle.
 
     Notes
     -----
-    The outputs are those of the model to rounding of its dtype. Not for training, streaming or
+    The outputs are those of the model to rounding of its dtype; an S4D original's own float32
+    convolution may be further from its tensors than the compact form is. Not for training, streaming or
     `save_network`: make it anew from what was stored.
 
     Examples
