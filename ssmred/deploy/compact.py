@@ -63,8 +63,8 @@ def compacted(model: nn.Module) -> nn.Module:
     Notes
     -----
     The outputs are those of the model to rounding of its dtype; an S4D original's own float32
-    convolution may be further from its tensors than the compact form is. Not for training, streaming or
-    `save_network`: make it anew from what was stored.
+    convolution may be further from its tensors than the compact form is. Not for training,
+    streaming or `save_network`: make it anew from what was stored.
 
     Examples
     --------
