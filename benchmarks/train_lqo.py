@@ -6,6 +6,7 @@ a record of the run (json), one pair per seed. Held-out data are there to watch 
 the test data are touched once, at the end.
 
     python benchmarks/train_lqo.py --task imdb --length 2048 --epochs 10 --seeds 0 1 2 --device cuda
+    python benchmarks/train_lqo.py --task imdb --length 2048 --states 40 --initial legs
     python benchmarks/train_lqo.py --task products --epochs 5
     python benchmarks/train_lqo.py --task imdb --smoke
 """
@@ -78,7 +79,8 @@ def trained(data: Any, options: argparse.Namespace, seed: int) -> dict[str, Any]
     history = train(model, data, options)
     seconds = round(time.perf_counter() - start)
     score = accuracy(model, *data.test())
-    name = f"{options.task}-lqo-{seed}"
+    small = f"legs-{options.states}-" if options.initial == "legs" else ""
+    name = f"{options.task}-lqo-{small}{seed}"
     options.out.mkdir(parents=True, exist_ok=True)
     tensors = {key: value.cpu().contiguous() for key, value in model.state_dict().items()}
     save_file(tensors, options.out / f"{name}.safetensors")

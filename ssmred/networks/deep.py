@@ -150,7 +150,7 @@ class DeepSSM(nn.Module):
         torch.Tensor
             Logits or numbers, without an activation.
         """
-        x = self.encoder(x).transpose(-1, -2)
+        x = self.encoder(x).transpose(-1, -2).contiguous()
         for norm, layer, gate in zip(self.norms, self.layers, self.gates, strict=True):
             y = self._normalised(norm, x) if self.prenorm else x
             if self.paired:

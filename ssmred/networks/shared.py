@@ -14,7 +14,7 @@ from ssmred.errors import OrderError, ShapeError, message
 from ssmred.kernels.shared_step import fill_shared_step
 from ssmred.networks.filters import LinearFilter
 from ssmred.networks.ragged import as_complex, check_tensors, power_tables, to_pairs
-from ssmred.networks.scanning import can_scan, scan
+from ssmred.networks.scanning import can_scan, drive_of, read_of, scan
 from ssmred.systems import DiagonalSystem
 from ssmred.systems.linear import LinearSystem
 
@@ -217,8 +217,8 @@ class SharedSSM(LinearFilter):
 
         Notes
         -----
-        ``O(n (m + p) T)`` per sequence, the recurrence itself in a compiled loop, on CPU where no
-        gradients are wanted; elsewhere the state of every mode is a convolution by FFT.
+        ``O(n (m + p) T)`` per sequence, the recurrence itself in a compiled loop, on CPU, gradients
+        too; elsewhere the state of every mode is a convolution by FFT.
         """
         self._check_signal(u)
         signal = u.to(torch.float64)
@@ -229,23 +229,22 @@ class SharedSSM(LinearFilter):
             direct = self.D @ signal
         if not len(self.poles):  # nothing to transform
             return direct.to(u.dtype)
-        drive = _matmul_pairs(self.B, signal)
-        x = torch.view_as_complex(self._states(drive))
+        drive = drive_of(self.B[..., 0], self.B[..., 1], signal)
+        y = read_of(self.C[..., 0], self.C[..., 1], self._states(drive))
         if self.delayed:
-            x = torch.cat([torch.zeros_like(x[..., :1]), x[..., :-1]], dim=-1)
-        seen = torch.cat([x.real, -x.imag], dim=-2)
-        y = torch.cat([self.C[..., 0], self.C[..., 1]], dim=-1) @ seen
+            y = functional.pad(y[..., :-1], (1, 0))
         return (y + direct).to(u.dtype)
 
     def _states(self, drive: torch.Tensor) -> torch.Tensor:
-        """Return the states (..., n, T, 2) that B u drives, which may be overwritten."""
+        """Return the states (..., 2, n, T) that B u drives, which may be overwritten."""
         if can_scan(self.poles, drive):
             return scan(self.poles, drive)
-        length = drive.shape[-2]
+        length = drive.shape[-1]
         size = next_fast_len(max(2 * length - 1, 1))
         spectrum = self._remembered((length,), lambda: torch.fft.fft(self._powers(length), n=size))
-        x = torch.fft.fft(torch.view_as_complex(drive), n=size) * spectrum
-        return torch.view_as_real(torch.fft.ifft(x, n=size)[..., :length])
+        x = torch.fft.fft(torch.complex(*drive.unbind(-3)), n=size) * spectrum
+        x = torch.fft.ifft(x, n=size)[..., :length]
+        return torch.stack([x.real, x.imag], dim=-3)
 
     # Streaming -----------------------------------------------------------------------------------
 
@@ -302,7 +301,7 @@ class SharedSSM(LinearFilter):
             return torch.from_numpy(y), state if in_place else torch.from_numpy(after)
         signal = u.to(torch.float64)
         old = torch.view_as_complex(state)
-        drive = torch.view_as_complex(_matmul_pairs(self.B, signal[..., None]))[..., 0]
+        drive = torch.complex(signal @ self.B[..., 0].T, signal @ self.B[..., 1].T)
         x = old * torch.view_as_complex(self.poles) + drive
         y = ((old if self.delayed else x) @ torch.view_as_complex(self.C).T).real
         y = y + signal @ self._direct().T
@@ -370,9 +369,3 @@ def _chosen(n: int, orders: Any, kept: Any) -> np.ndarray | None:
 
 def _plain(values: Any) -> Any:
     return values.detach().cpu().numpy() if isinstance(values, torch.Tensor) else values
-
-
-def _matmul_pairs(pairs: torch.Tensor, signal: torch.Tensor) -> torch.Tensor:
-    """Return the complex matrix (n, m) times real signals (..., m, T) as pairs (..., n, T, 2)."""
-    parts = (pairs[..., 0] @ signal, pairs[..., 1] @ signal)
-    return torch.stack(parts, dim=-1)

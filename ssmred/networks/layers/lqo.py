@@ -41,11 +41,10 @@ class QuadraticOutputs(nn.Module):
 
     def forward(self, v: torch.Tensor) -> torch.Tensor:
         """Return the outputs, (..., H, T)."""
-        width = self.channels
-        y = v[..., :width, :]
+        parts = v.chunk(1 + self.rank, dim=-2)
+        y = parts[0]
         for k in range(1, self.rank + 1):
-            z = v[..., k * width : (k + 1) * width, :]
-            y = y + z * z
+            y = y + parts[k] * parts[k]
         return y
 
 

@@ -8,7 +8,7 @@ import torch
 from scipy.fft import next_fast_len
 
 from ssmred.networks.layers.layer import StateSpaceLayer, powers, to_array
-from ssmred.networks.scanning import can_scan, scan
+from ssmred.networks.scanning import can_scan, drive_of, read_of, scan
 from ssmred.systems import DiagonalSystem
 from ssmred.systems.linear import LinearSystem
 
@@ -23,8 +23,8 @@ class SharedStateLayer(StateSpaceLayer):
 
     Notes
     -----
-    Whole sequences go through the states by the recurrence, in a compiled loop, on CPU where no
-    gradients are wanted; elsewhere by FFT, ``O(P T log T)`` besides the products with B and C.
+    Whole sequences go through the states by the recurrence, in a compiled loop, on CPU, gradients
+    too; elsewhere by FFT, ``O(P T log T)`` besides the products with B and C.
     """
 
     D: torch.Tensor
@@ -40,12 +40,11 @@ class SharedStateLayer(StateSpaceLayer):
         """Return the layer's output for sequences (batch, H, T)."""
         self._check_signal(u, self.D.numel())
         poles, B, C = self.discrete()
-        B, C = (_as_signal(tensor, u.dtype) for tensor in (B, C))
         y = 0
         for number, read_out in enumerate(C.chunk(1 + self.bidirectional, dim=-1)):
             x = u.flip(-1) if number else u
-            x = _states(poles, torch.complex(B.real @ x, B.imag @ x))
-            part = read_out.real @ x.real - read_out.imag @ x.imag
+            x = _states(poles, drive_of(B.real, B.imag, x))
+            part = read_of(read_out.real, read_out.imag, x)
             y = y + (part.flip(-1) if number else part)
         return self.read(y, u)
 
@@ -111,15 +110,12 @@ class SharedStateLayer(StateSpaceLayer):
 
 
 def _states(poles: torch.Tensor, drive: torch.Tensor) -> torch.Tensor:
-    """Return the states (batch, P, T) of poles (P,) that B u drives, which may be overwritten."""
+    """Return the states (..., 2, P, T) of poles (P,) that B u drives, which may be overwritten."""
     if can_scan(poles, drive):
-        pairs = scan(torch.view_as_real(poles.detach()), torch.view_as_real(drive.detach()))
-        return torch.view_as_complex(pairs)
+        return scan(torch.view_as_real(poles), drive)
     length = drive.shape[-1]
     size = next_fast_len(2 * length - 1)
-    spectrum = torch.fft.fft(powers(poles, length), n=size).to(drive.dtype)
-    return torch.fft.ifft(torch.fft.fft(drive, n=size) * spectrum)[..., :length]
-
-
-def _as_signal(tensor: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
-    return tensor.to(torch.complex128 if dtype == torch.float64 else torch.complex64)
+    signal = torch.complex(*drive.unbind(-3))
+    spectrum = torch.fft.fft(powers(poles, length), n=size).to(signal.dtype)
+    states = torch.fft.ifft(torch.fft.fft(signal, n=size) * spectrum)[..., :length]
+    return torch.stack([states.real, states.imag], dim=-3)
