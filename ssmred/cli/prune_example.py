@@ -51,5 +51,6 @@ samples = 512                 # default all; training sequences per epoch, a fre
 # distillation = 0.0          # default; share of the loss that is learnt from the parent
 # temperature = 2.0           # default; of the outputs that are compared in distillation
 # keep_start = true           # default; whether the network may stay as it was before epoch 1
+# judge = "score"             # default; or loss: what the best epoch has most, or least, of
 # accelerator = "cpu"         # default; with devices, strategy and precision as Lightning Fabric's
 """

@@ -6,7 +6,7 @@ import copy
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import nn
@@ -58,14 +58,14 @@ def fit(
     with _seeded(own_seed, fabric.device), modes_kept(model), _best_weights(model) as best:
         epochs = _Epochs(fabric, model, task, training, seed, teacher, report, name)
         losses: list[float] = []
-        scores = [epochs.score()]
+        held = [epochs.validate()]
         chosen = 0
         stopped = False
         for epoch in range(1, training.epochs + 1):
             losses.append(epochs.run(epoch))
-            scores.append(epochs.score())
-            epochs.tell(epoch, epochs.material.steps, losses[-1], scores[-1])
-            better = scores[epoch] > scores[chosen]
+            held.append(epochs.validate())
+            epochs.tell(epoch, epochs.material.steps, losses[-1], held[-1].score)
+            better = held[epoch].cost < held[chosen].cost
             if better or (epoch == 1 and not training.keep_start):
                 chosen = epoch
                 best.update(_copied(model))
@@ -75,13 +75,26 @@ def fit(
                 break
     return History(
         losses=tuple(losses),
-        scores=tuple(scores),
+        scores=tuple(value.score for value in held),
+        val_losses=tuple(value.loss for value in held if value.loss is not None),
         best=chosen,
         steps=epochs.done,
         samples=len(losses) * epochs.material.drawn,
         seconds=time.perf_counter() - start,
         stopped_early=stopped and len(losses) < training.epochs,
     )
+
+
+class _Held(NamedTuple):
+    """Hold what the validation part says; the loss only where it judges."""
+
+    score: float
+    loss: float | None
+
+    @property
+    def cost(self) -> float:
+        """What is least for the best epoch."""
+        return -self.score if self.loss is None else self.loss
 
 
 class _Epochs:
@@ -111,6 +124,9 @@ class _Epochs:
             teacher=teacher,
         )
         self.validation = Sample(*placed([task.val.inputs, task.val.labels], fabric.device))
+        self.wanted = None
+        if training.judge == "loss" and isinstance(teacher, nn.Module):
+            self.wanted = outputs_of(teacher, self.validation.inputs)
         groups = parameter_groups(model, training.rate, training.weight_decay)
         self.rates = [group["lr"] for group in groups]
         self.wrapped, self.optimiser = fabric.setup(model, torch.optim.AdamW(groups))
@@ -122,15 +138,7 @@ class _Epochs:
         self.model.train()
         losses = torch.zeros(self.material.steps, device=self.fabric.device)
         for step, batch in enumerate(self.material.epoch()):
-            loss = mixed_loss(
-                self.wrapped(batch.inputs),
-                batch.labels,
-                batch.teacher,
-                self.task,
-                share=self.training.distillation,
-                temperature=self.training.temperature,
-                smoothing=self.training.smoothing,
-            )
+            loss = self._loss(self.wrapped(batch.inputs), batch.labels, batch.teacher)
             if batch.weight != 1.0:
                 loss = loss * batch.weight
             self._step(loss)
@@ -142,6 +150,19 @@ class _Epochs:
             mean = self.fabric.all_reduce(mean, reduce_op="mean")
         self._check(epoch, mean)
         return float(mean)
+
+    def _loss(
+        self, outputs: torch.Tensor, labels: torch.Tensor, teacher: torch.Tensor | None
+    ) -> torch.Tensor:
+        return mixed_loss(
+            outputs,
+            labels,
+            teacher,
+            self.task,
+            share=self.training.distillation,
+            temperature=self.training.temperature,
+            smoothing=self.training.smoothing,
+        )
 
     def _step(self, loss: torch.Tensor) -> None:
         self.optimiser.zero_grad(set_to_none=True)
@@ -178,8 +199,8 @@ class _Epochs:
             )
         )
 
-    def score(self) -> float:
-        """Return the validation score; the processes share the work."""
+    def validate(self) -> _Held:
+        """Return what the validation part says; the processes share the work."""
         count, world = len(self.validation), self.fabric.world_size
         if world == 1:
             outputs = outputs_of(self.model, self.validation.inputs)
@@ -192,7 +213,10 @@ class _Epochs:
             parts = [torch.empty_like(part) for _ in range(world)]
             torch.distributed.all_gather(parts, part.contiguous())
             outputs = torch.stack(parts, dim=1).flatten(0, 1)[:count]
-        return self.task.score(outputs, self.validation.labels.to(outputs.device))
+        labels = self.validation.labels.to(outputs.device)
+        judges = self.training.judge == "loss"
+        loss = float(self._loss(outputs, labels, self.wanted)) if judges else None
+        return _Held(self.task.score(outputs, labels), loss)
 
     def tell(self, epoch: int, step: int, loss: float, score: float | None) -> None:
         """Report, where somebody listens."""

@@ -19,6 +19,7 @@ CHOICES = {
     "accelerator": ("cpu", "cuda"),
     "strategy": ("auto", "ddp", "ddp_spawn", "ddp_fork"),
     "precision": ("32-true", "bf16-mixed", "16-mixed"),
+    "judge": ("score", "loss"),
 }
 
 
@@ -54,6 +55,10 @@ class Training:
         Of that divergence.
     keep_start : bool
         Whether the weights from before training can be the best ones, as those of epoch 0.
+    judge : {"score", "loss"}
+        What on the validation part says which epoch is the best: the score, or what training makes
+        small, the divergence from a teacher with it. The loss tells networks apart that give few
+        validation sequences the same answers.
     accelerator : {"cpu", "cuda"}
     devices : int
         Processes, one per device.
@@ -87,6 +92,7 @@ class Training:
     distillation: float = 0.0
     temperature: float = 2.0
     keep_start: bool = True
+    judge: str = "score"
     accelerator: str = "cpu"
     devices: int = 1
     strategy: str = "auto"
@@ -130,6 +136,8 @@ class History:
         Mean training loss of every epoch.
     scores : tuple of float
         Validation score in percent: before training, then after every epoch.
+    val_losses : tuple of float
+        Loss on the validation part at the same times; empty where the score judges.
     best : int
         Epoch whose weights were kept; 0 is the start.
     steps, samples : int
@@ -140,6 +148,7 @@ class History:
 
     losses: tuple[float, ...]
     scores: tuple[float, ...]
+    val_losses: tuple[float, ...]
     best: int
     steps: int
     samples: int

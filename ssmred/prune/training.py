@@ -46,8 +46,9 @@ def train(
 ) -> History:
     """Train a network in place and leave it with the weights of its best epoch.
 
-    Best is the highest validation score, the earliest epoch of those that share it; the start
-    counts as epoch 0. The test part is never opened.
+    Best is the highest validation score, or the least validation loss, as ``training.judge`` says,
+    the earliest epoch of those that share it; the start counts as epoch 0. The test part is never
+    opened.
 
     Parameters
     ----------
@@ -99,7 +100,7 @@ def train(
     if training.epochs == 0:
         start = time.perf_counter()
         score = evaluate(model, task.val, task, device=training.accelerator)
-        return History((), (score,), 0, 0, 0, time.perf_counter() - start, False)
+        return History((), (score,), (), 0, 0, 0, time.perf_counter() - start, False)
     fabric = _fabric(training)
     job = _Job(model, task, training, seed, teacher, progress, name)
     homes = [(m, device_of(m)) for m in (model, teacher) if isinstance(m, nn.Module)]
@@ -236,10 +237,10 @@ def _check(
             )
         )
     if training.distillation > 0.0:
-        _check_teacher(teacher, model, task)
+        _check_teacher(teacher, model, task, training)
 
 
-def _check_teacher(teacher: Any, model: nn.Module, task: Task) -> None:
+def _check_teacher(teacher: Any, model: nn.Module, task: Task, training: Training) -> None:
     if teacher is None:
         raise RequestError(
             message("train", "there is no teacher to distil from", cure="Pass teacher=network.")
@@ -252,6 +253,14 @@ def _check_teacher(teacher: Any, model: nn.Module, task: Task) -> None:
         )
     if not isinstance(teacher, torch.Tensor):
         return
+    if training.judge == "loss":
+        raise RequestError(
+            message(
+                "train",
+                "the teacher's outputs on the validation part are not known, and the loss judges",
+                expected="the teacher itself, or judge='score'",
+            )
+        )
     if task.augment is not None:
         raise RequestError(
             message(

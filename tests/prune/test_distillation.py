@@ -82,6 +82,24 @@ def test_students_follow_their_teacher(share):
     assert torch.equal(teacher.bias.detach(), torch.tensor([0.0, math.log(2.0)]))
 
 
+def test_the_loss_tells_apart_what_the_score_does_not():
+    """Every epoch answers 0, which is right, until the teacher's 1 wins: no score is above 100 %."""
+    task, teacher = all_right(), Bias((0.0, math.log(2.0)))
+    recipe = Training(epochs=5, rate=0.05, patience=None, distillation=1.0, temperature=1.0)
+    by_score = train(Bias((1.0, 0.0)), task, recipe, seed=0, teacher=teacher)
+    assert by_score.best == 0
+    assert by_score.val_losses == ()
+    student = Bias((1.0, 0.0))
+    recipe = replace(recipe, judge="loss")
+    by_loss = train(student, task, recipe, seed=0, teacher=teacher)
+    assert by_loss.scores == by_score.scores
+    assert by_loss.best == 5
+    assert by_loss.val_losses == tuple(sorted(by_loss.val_losses, reverse=True))
+    p = student.bias.detach().softmax(0)
+    found = sum(q * math.log(q / float(p[k])) for k, q in enumerate((1 / 3, 2 / 3)))
+    assert abs(by_loss.val_losses[-1] - found) < 1e-6
+
+
 def test_stored_outputs_teach_what_their_network_teaches():
     task, teacher = waves(), wave_network(channels=8, dropout=0.3)
     recipe = Training(epochs=2, rate=1e-2, distillation=0.5)
@@ -127,6 +145,8 @@ def test_teachers_that_cannot_be():
         train(model, task, recipe, seed=0, teacher=model)
     with pytest.raises(ShapeError, match=r"expected \(10, 2\), got \(9, 2\)"):
         train(model, task, recipe, seed=0, teacher=torch.zeros(9, 2))
+    with pytest.raises(RequestError, match="outputs on the validation part are not known"):
+        train(model, task, replace(recipe, judge="loss"), seed=0, teacher=torch.zeros(10, 2))
     mirrored = replace(task, augment=lambda x, _: -x)
     with pytest.raises(RequestError, match="augmented"):
         train(model, mirrored, recipe, seed=0, teacher=torch.zeros(10, 2))

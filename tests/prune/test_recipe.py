@@ -35,7 +35,7 @@ def test_recipes_survive_json():
 
 
 def test_histories_survive_json():
-    history = History((0.5, 0.25), (10.0, 60.0, 50.0), 1, 8, 40, 1.5, False)
+    history = History((0.5, 0.25), (10.0, 60.0, 50.0), (), 1, 8, 40, 1.5, False)
     again = json.loads(json.dumps(asdict(history)))
     assert again["scores"] == [10.0, 60.0, 50.0]
     assert history.best_score == 60.0
@@ -64,6 +64,7 @@ def test_histories_survive_json():
         ("devices", 0),
         ("strategy", "fsdp"),
         ("precision", "bf16-true"),
+        ("judge", "jury"),
     ],
 )
 def test_values_that_cannot_be(option, value):
