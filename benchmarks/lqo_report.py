@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterable
 from itertools import cycle
 from pathlib import Path
@@ -17,6 +18,7 @@ from ssmred.report.figures import GREY, clean, save_figure, style
 
 __all__ = ["write_imdb", "write_products"]
 
+NETWORKS = Path(__file__).parent / "networks"
 DOCS = Path(__file__).parents[1] / "docs"
 PAGE, PICTURE = DOCS / "lqo.md", DOCS / "images" / "lqo.png"
 
@@ -45,6 +47,7 @@ def write_imdb(rows: Rows) -> None:
         "measured",
         [
             *_accuracy(rows),
+            *_small(rows),
             *_errors(cut, "calibration reviews"),
             "What goes: share of the states, of the numbers in the layers, of all numbers; and the"
             " states that are left in every layer, front to back.",
@@ -88,6 +91,39 @@ def _accuracy(rows: Rows) -> list[str]:
         "Change of the right answers (points) by share of all parameters removed: mean of the seeds"
         " (least to largest).",
         _by_share(_reduced(rows), _spread),
+    ]
+
+
+def _small(rows: Rows) -> list[str]:
+    """Return the table of networks that were small from the start, beside the full ones."""
+    full = {row["seed"]: row for row in rows if row["method"] == "none"}
+    lines = []
+    for path in sorted(NETWORKS.glob("imdb-lqo-legs-*.json")):
+        record = json.loads(path.read_text(encoding="utf-8"))
+        seed, epochs = (record["options"][name] for name in ("seed", "epochs"))
+        right = record["test_accuracy"]
+        lines.append(
+            [
+                str(record["recipe"]["states"]),
+                str(seed),
+                f"{1 - record['parameters'] / full[seed]['parameters']:.1%}",
+                f"{right:.2f}",
+                f"{right - full[seed]['accuracy']:+.2f}",
+                str(epochs),
+            ]
+        )
+    heads = [
+        "states of a layer",
+        "seed",
+        "fewer parameters",
+        "right answers (%)",
+        "change",
+        "epochs",
+    ]
+    return [
+        "Networks that were small from the start, so many states in each layer, their poles those of"
+        " HiPPO-LegS; the change is against the full network of the same seed.",
+        markdown(lines, heads),
     ]
 
 
