@@ -121,7 +121,7 @@ def _small(rows: Rows) -> list[str]:
         "epochs",
     ]
     return [
-        "Networks that were small from the start, so many states in each layer, their poles those of"
+        "Networks that were small from the start, so many states in each layer, poles those of"
         " HiPPO-LegS; the change is against the full network of the same seed.",
         markdown(lines, heads),
     ]
