@@ -213,8 +213,7 @@ class _Reader:
     ) -> _Signal:
         x = self._check(x, "ft")
         tensors = {
-            key: self._tensor(places.get(key, f"{prefix}.{key}" if prefix else key))
-            for key in keys
+            key: self._tensor(places.get(key, f"{prefix}.{key}" if prefix else key)) for key in keys
         }
         width = len(tensors["D"])
         if x.width != width:
@@ -290,9 +289,7 @@ def _embedding(reader: _Reader, settings: dict[str, Any], path: str, x: Any) -> 
         raise reader.refuse("it renormalises its rows")
     table = reader._tensor(f"{path}.weight")
     x = reader._input("t", len(table))
-    return reader._emit(
-        "embedding", (x,), "tf", table.shape[1], table=table, steps=reader.horizon
-    )
+    return reader._emit("embedding", (x,), "tf", table.shape[1], table=table, steps=reader.horizon)
 
 
 def _convolution(reader: _Reader, settings: dict[str, Any], path: str, x: Any) -> _Signal:

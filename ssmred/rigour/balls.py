@@ -8,7 +8,7 @@ bound is asked for, its upper end is one (``theory/ball-arithmetic.md``).
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -36,6 +36,7 @@ __all__ = [
     "acb",
     "acb_mat",
     "arb",
+    "each",
     "exact",
     "filled",
     "flint_version",
@@ -158,13 +159,19 @@ def _root(ball: arb) -> arb:
     return ball.nonnegative_part().sqrt()
 
 
-times = np.frompyfunc(_times, 2, 1)
+def each(function: Callable[..., Any], *arrays: Any) -> Any:
+    """Return a function of balls applied entry by entry; an array per output."""
+    results = 2 if function.__annotations__.get("return", "").startswith("tuple") else 1
+    return np.frompyfunc(function, len(arrays), results)(*arrays)
+
+
+times: Any = np.frompyfunc(_times, 2, 1)
 """Product of two bounds, where ``0 * inf = 0`` (lemma 0.4) and an unknown bound is infinite."""
 
-minimum = np.frompyfunc(arb.min, 2, 1)
-maximum = np.frompyfunc(arb.max, 2, 1)
-size = np.frompyfunc(abs, 1, 1)
-root = np.frompyfunc(_root, 1, 1)
+minimum: Any = np.frompyfunc(arb.min, 2, 1)
+maximum: Any = np.frompyfunc(arb.max, 2, 1)
+size: Any = np.frompyfunc(abs, 1, 1)
+root: Any = np.frompyfunc(_root, 1, 1)
 """Square root of a number that is not negative, whatever its ball says."""
 
 

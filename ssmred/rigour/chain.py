@@ -23,10 +23,8 @@ from ssmred.rigour.balls import (
     exact,
     filled,
     largest,
-    maximum,
     middle,
     norm,
-    size,
 )
 from ssmred.rigour.layers import (
     Channels,
@@ -43,7 +41,7 @@ __all__ = ["Bound", "LayerBound", "Progress", "merged", "network_bound"]
 Progress = Callable[[str, int, int], None]
 """Called with a stage, what is done of it and how much there is."""
 
-TINY = arb("1e-9")
+TINY = arb(1e-9)
 """Of a layer's range: the error that a layer without one is weighed by."""
 
 
@@ -205,9 +203,7 @@ def _reductions(
 
     progress("enclosing responses", 0, whole)
     return {
-        place: Reduction.between(
-            first.name, _channels(first), _channels(second), horizon, advance
-        )
+        place: Reduction.between(first.name, _channels(first), _channels(second), horizon, advance)
         for place, first, second in pairs
     }
 

@@ -12,7 +12,7 @@ from collections.abc import Callable
 import numpy as np
 
 from ssmred.errors import AccuracyError, message
-from ssmred.rigour.balls import INFINITY, ONE, ZERO, arb, filled, maximum
+from ssmred.rigour.balls import INFINITY, ONE, ZERO, arb, each, filled, maximum
 
 __all__ = ["RANGES", "SLOPES", "sigmoid_range", "sigmoid_slope"]
 
@@ -40,6 +40,10 @@ def _sigmoid(x: arb) -> arb:
         return ONE / (ONE + (-x).exp())
     power = x.exp()
     return power / (ONE + power)
+
+
+def _tanh(x: arb) -> arb:
+    return 2 * _sigmoid(2 * x) - ONE
 
 
 def _gelu(x: arb) -> arb:
@@ -101,14 +105,9 @@ def _dipping(function: Scalar, derivative: Scalar, bracket: tuple[float, float])
             bottom = least if _may_hold(low, high, place) else first.min(second)
             return bottom, first.max(second)
 
-        return _pairs(one, lo, hi)
+        return each(one, lo, hi)
 
     return ranged
-
-
-def _pairs(one: Callable, lo: np.ndarray, hi: np.ndarray) -> Ends:
-    bottoms, tops = np.frompyfunc(one, 2, 2)(lo, hi)
-    return bottoms, tops
 
 
 def _steepest(derivative: Scalar, place_of: Callable[[], arb]) -> Callable:
@@ -126,7 +125,7 @@ def _steepest(derivative: Scalar, place_of: Callable[[], arb]) -> Callable:
                 return most
             return ends.max(most - ONE) if _may_hold(low, high, -place) else ends
 
-        return np.frompyfunc(one, 2, 1)(lo, hi)
+        return each(one, lo, hi)
 
     return slope
 
@@ -139,14 +138,11 @@ def _relu_range(lo: np.ndarray, hi: np.ndarray) -> Ends:
 
 
 def _relu_slope(lo: np.ndarray, hi: np.ndarray) -> np.ndarray:
-    return np.frompyfunc(lambda high: ZERO if high <= 0 else ONE, 1, 1)(hi)
+    return each(lambda high: ZERO if high <= 0 else ONE, hi)
 
 
 def _tanh_range(lo: np.ndarray, hi: np.ndarray) -> Ends:
-    # tanh(x) = 2 sigmoid(2x) - 1
-    ends = (np.frompyfunc(lambda x: 2 * _sigmoid(2 * x) - ONE, 1, 1)(end) for end in (lo, hi))
-    first, second = ends
-    return first, second
+    return each(_tanh, lo), each(_tanh, hi)
 
 
 def _tanh_slope(lo: np.ndarray, hi: np.ndarray) -> np.ndarray:
@@ -160,13 +156,12 @@ def _tanh_gelu_range(lo: np.ndarray, hi: np.ndarray) -> Ends:
             return _tanh_gelu(low), top.max(ZERO)
         return low.max(arb("-0.17005")), top.max(ZERO)
 
-    return _pairs(one, lo, hi)
+    return each(one, lo, hi)
 
 
 def sigmoid_range(lo: np.ndarray, hi: np.ndarray) -> Ends:
     """Return the range of the sigmoid over ``[lo, hi]``."""
-    rising = np.frompyfunc(_sigmoid, 1, 1)
-    return rising(lo), rising(hi)
+    return each(_sigmoid, lo), each(_sigmoid, hi)
 
 
 def sigmoid_slope(lo: np.ndarray, hi: np.ndarray) -> np.ndarray:
@@ -176,7 +171,7 @@ def sigmoid_slope(lo: np.ndarray, hi: np.ndarray) -> np.ndarray:
         nearest = low.max(-high).max(ZERO)
         return _sigmoid(nearest) * _sigmoid(-nearest) if nearest.is_finite() else arb(0.25)
 
-    return np.frompyfunc(one, 2, 1)(lo, hi)
+    return each(one, lo, hi)
 
 
 RANGES: dict[str, Callable[[np.ndarray, np.ndarray], Ends]] = {

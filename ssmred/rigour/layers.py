@@ -9,27 +9,24 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
 
 from ssmred.errors import CheckpointError, message
 from ssmred.rigour.balls import (
-    INFINITY,
-    ONE,
     ZERO,
     acb,
     acb_mat,
     arb,
     exact,
-    filled,
     largest,
     maximum,
     minimum,
     norm,
     root,
     size,
-    smallest,
     times,
     total,
 )
@@ -90,10 +87,7 @@ class Channels:
             exponents = [step * rate for rate in rates]
             poles.append([exponent.exp() for exponent in exponents])
             residues.append(
-                [
-                    2 * acb(*C[channel, i]) * exponents[i].expm1() / rates[i]
-                    for i in range(n)
-                ]
+                [2 * acb(*C[channel, i]) * exponents[i].expm1() / rates[i] for i in range(n)]
             )
         key = ("S4D", *(tensors[name].tobytes() for name in sorted(tensors)))
         return cls(poles, residues, exact(tensors["D"]), key)
@@ -108,10 +102,7 @@ class Channels:
         if offsets[0] != 0 or offsets[-1] != K or offsets != sorted(offsets):
             raise CheckpointError(message("rigour", "the offsets of a layer do not fit its modes"))
         pairs = [[acb(*pair) for pair in exact(tensors[name])] for name in ("poles", "residues")]
-        parts = [
-            [modes[first:last] for first, last in zip(offsets, offsets[1:], strict=False)]
-            for modes in pairs
-        ]
+        parts = [[modes[first:last] for first, last in pairwise(offsets)] for modes in pairs]
         key = ("modes", *(tensors[name].tobytes() for name in sorted(tensors)))
         return cls(*parts, exact(tensors["D"]), key)
 
@@ -142,7 +133,7 @@ class Channels:
             with np.errstate(over="ignore"):
                 powers = moduli[:, None] ** (steps - 1)
             terms = sizes[:, None] * (1.0 + turns[:, None]) * steps * powers
-            out[channel] = 64 * UNIT * float(terms.sum() + abs(float(self.direct[channel])))
+            out[channel] = 8 * UNIT * float(terms.sum() + abs(float(self.direct[channel])))
         return out
 
 

@@ -119,7 +119,9 @@ class Value:
         )
         ball = Ball.plain(count) if self.ball is None else self.ball
         root = self.root_steps
-        l2_each = minimum(minimum(l2_each, times(root, maximum(size(self.lo), size(self.hi)))), self.l2)
+        l2_each = minimum(
+            minimum(l2_each, times(root, maximum(size(self.lo), size(self.hi)))), self.l2
+        )
         l2 = self.l2.min(norm(l2_each))
         error = self.error.min(times(largest(ball.scale), ball.radius))
         each = minimum(minimum(each, times(root, sup)), error)
