@@ -13,7 +13,12 @@ from typing import Any
 
 import numpy as np
 
-from ssmred.errors import CheckpointError, UnsupportedOperationError, message
+from ssmred.errors import (
+    CheckpointError,
+    SsmredError,
+    UnsupportedOperationError,
+    message,
+)
 from ssmred.rigour.reading import StoredNetwork
 
 __all__ = ["Step", "describe"]
@@ -81,6 +86,8 @@ def describe(network: StoredNetwork, horizon: int) -> list[Step]:
     """
     try:
         return _Reader(network, horizon).steps_of()
+    except SsmredError:
+        raise
     except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
         raise CheckpointError(
             message(

@@ -31,7 +31,6 @@ except ImportError as problem:
 __all__ = [
     "INFINITY",
     "ONE",
-    "PRECISION",
     "ZERO",
     "acb",
     "acb_mat",
@@ -56,9 +55,6 @@ __all__ = [
     "upper_float",
     "working_precision",
 ]
-
-PRECISION = 128
-"""Bits of the working precision."""
 
 ZERO, ONE = arb(0), arb(1)
 INFINITY = arb.pos_inf()

@@ -286,12 +286,12 @@ class _Chain:
         off = float(np.linalg.norm(layer.rounding))
         reached = np.array([middle(bound) for bound in x.l2_each])
         gained = float(np.linalg.norm(layer.rounding * reached))
-        size_float = middle(layer.size)
         rounding = {
             "error": off,
-            "relative_error": off / size_float if size_float > 0.0 else 0.0,
+            "relative_error": _ratio(off, middle(layer.size)),
             "gain_error": gained,
             "contribution": gained * middle(weight),
+            "weight": 2.0 * middle(weight) * _ratio(gained, middle(gain_error)),
         }
         return LayerBound(
             layer.name,
@@ -304,3 +304,7 @@ class _Chain:
             tiny_weight,
             rounding,
         )
+
+
+def _ratio(part: float, whole: float) -> float:
+    return part / whole if whole > 0.0 else 0.0

@@ -49,14 +49,14 @@ class Channels:
     poles, residues : list of lists of acb
         One list per channel.
     direct : (H,) array
-    key : tuple
-        The stored numbers themselves: equal keys are equal layers.
+    keys : list of tuple
+        The stored numbers of every channel: equal keys are equal channels.
     """
 
     poles: list[list[acb]]
     residues: list[list[acb]]
     direct: np.ndarray
-    key: tuple[Any, ...]
+    keys: list[tuple[Any, ...]]
 
     @property
     def states(self) -> int:
@@ -89,8 +89,8 @@ class Channels:
             residues.append(
                 [2 * acb(*C[channel, i]) * exponents[i].expm1() / rates[i] for i in range(n)]
             )
-        key = ("S4D", *(tensors[name].tobytes() for name in sorted(tensors)))
-        return cls(poles, residues, exact(tensors["D"]), key)
+        keys = [("S4D", *(tensors[name][h].tobytes() for name in tensors)) for h in range(H)]
+        return cls(poles, residues, exact(tensors["D"]), keys)
 
     @classmethod
     def of_modes(cls, tensors: dict[str, np.ndarray]) -> Channels:
@@ -102,9 +102,14 @@ class Channels:
         if offsets[0] != 0 or offsets[-1] != K or offsets != sorted(offsets):
             raise CheckpointError(message("rigour", "the offsets of a layer do not fit its modes"))
         pairs = [[acb(*pair) for pair in exact(tensors[name])] for name in ("poles", "residues")]
-        parts = [[modes[first:last] for first, last in pairwise(offsets)] for modes in pairs]
-        key = ("modes", *(tensors[name].tobytes() for name in sorted(tensors)))
-        return cls(*parts, exact(tensors["D"]), key)
+        spans = list(pairwise(offsets))
+        parts = [[modes[first:last] for first, last in spans] for modes in pairs]
+        stored = [tensors[name] for name in ("poles", "residues")]
+        keys = [
+            ("modes", direct.tobytes(), *(tensor[first:last].tobytes() for tensor in stored))
+            for direct, (first, last) in zip(tensors["D"], spans, strict=True)
+        ]
+        return cls(*parts, exact(tensors["D"]), keys)
 
     def response(self, horizon: int) -> np.ndarray:
         """Return the first samples of every channel's impulse response, (H, T).
@@ -281,15 +286,15 @@ class Reduction:
                     got=str(len(reduced.poles)),
                 )
             )
-        h = original.response(horizon)
-        same = original.key == reduced.key
-        g = h if same else reduced.response(horizon)
-        gap = h - g if not same else np.full(h.shape, ZERO, dtype=object)
-        alone = gains_of(h, advance)
+        h, g = original.response(horizon), reduced.response(horizon)
+        gap = h - g
+        for channel, keys in enumerate(zip(original.keys, reduced.keys, strict=True)):
+            if keys[0] == keys[1]:
+                gap[channel] = ZERO  # the balls of equal responses differ by their width
         return cls(
             name,
-            alone,
-            alone if same else gains_of(g, advance),
+            gains_of(h, advance),
+            gains_of(g, advance),
             gains_of(gap, advance),
             norm(norm(channel) for channel in h),
             (original.states, reduced.states),

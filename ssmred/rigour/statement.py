@@ -18,6 +18,7 @@ from typing import Any
 
 __all__ = [
     "FORMAT",
+    "PRECISIONS",
     "SCHEMA",
     "WORDS",
     "faults",
@@ -106,6 +107,9 @@ _FIELDS = {
     "created": "date",
     SEAL: "hash",
 }
+PRECISIONS = (128, 256, 512, 1024)
+"""Bits that a certificate may be enclosed with: the next ones where balls stay wide."""
+
 _INPUT_FIELDS = {"box": {"kind", "low", "high"}, "ball": {"kind", "radius"}, "tokens": {"kind"}}
 
 
@@ -161,6 +165,8 @@ def faults(data: Mapping[str, Any]) -> list[str]:
     >>> "scale is missing" in faults({})
     True
     """
+    if data.get("guarantee") in ("statistical", "layer"):  # of another shape
+        return [f"the guarantee is {data['guarantee']!r}; only worst-case ones are enclosed"]
     found = [f"{key} is missing" for key in sorted(set(_FIELDS) - set(data))]
     found += [f"{key} is unknown" for key in sorted(set(data) - set(_FIELDS))]
     for key, kind in _FIELDS.items():
@@ -244,8 +250,8 @@ def _is_enclosure(value: Any) -> bool:
     return value is None or (
         isinstance(value, dict)
         and set(value) == {"precision", "python_flint", "absolute_bound"}
+        and value["precision"] in PRECISIONS
         and _is_count(value["precision"])
-        and 64 <= value["precision"] <= 4096
         and _is_text(value["python_flint"])
         and number(value["absolute_bound"]) >= 0.0
     )

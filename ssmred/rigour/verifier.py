@@ -20,7 +20,6 @@ from ssmred.errors import (
 )
 from ssmred.rigour.architecture import describe
 from ssmred.rigour.balls import (
-    PRECISION,
     arb,
     flint_version,
     middle,
@@ -30,6 +29,7 @@ from ssmred.rigour.balls import (
 from ssmred.rigour.chain import Bound, LayerBound, Progress, network_bound
 from ssmred.rigour.reading import read_json, read_network
 from ssmred.rigour.statement import (
+    PRECISIONS,
     WORDS,
     faults,
     number,
@@ -53,8 +53,6 @@ SCALE_MARGIN = arb(1e-13)
 
 ACCURACY = 60
 """Bits that every enclosed number has to have; else the precision is doubled."""
-
-MOST_BITS = 1024
 
 NUMBERS = ("error", "relative_error", "gain_error", "weight", "contribution")
 
@@ -180,23 +178,19 @@ def verify(
                 cure="Reduce with horizon=<the sequence length>, or verify in float64.",
             )
         )
-    bits = data["enclosure"]["precision"] if data["enclosure"] else PRECISION
-    while True:
+    least = data["enclosure"]["precision"] if data["enclosure"] else PRECISIONS[0]
+    for bits in (bits for bits in PRECISIONS if bits >= least):
         with working_precision(bits):
             steps = describe(first, horizon), describe(second, horizon)
             bound = network_bound(*steps, data["inputs"], horizon, progress)
             found = _Found(bound, data, bits)
             if found.accurate:
-                break
-        bits *= 2
-        if bits > MOST_BITS:
-            raise AccuracyError(
-                message("rigour.verify", "the enclosures stay wide", got=f"{bits // 2} bits")
-            )
-    with working_precision(bits):
-        checks += found.checks()
-        _raise_differences(path, checks)
-        return found.enclosure(tuple(checks))
+                checks += found.checks()
+                _raise_differences(path, checks)
+                return found.enclosure(tuple(checks))
+    raise AccuracyError(
+        message("rigour.verify", "the enclosures stay wide", got=f"{PRECISIONS[-1]} bits")
+    )
 
 
 def _refusal(path: Path, problems: list[str]) -> CertificateError:
@@ -267,8 +261,10 @@ class _Found:
                 ball = self.weights[layer.name] if key == "weight" else getattr(layer, key)
                 off = layer.rounding.get(key, 0.0)
                 checks.append(self._number(f"{layer.name}: {key}", said[key], ball, off))
-        scale = float(self.data["scale"])
-        checks.append(self._number("bound", self.data["bound"], self.relative, slack / scale))
+        # a bound of 0 is not raised, and one that import alone keeps above 0 is
+        raised = middle(SCALE_MARGIN) if self.data["bound"] == 0 else 0.0
+        slack = slack / float(self.data["scale"]) + raised
+        checks.append(self._number("bound", self.data["bound"], self.relative, slack))
         if self.rigorous:
             record = self.data["enclosure"]
             checks.append(
