@@ -120,8 +120,8 @@ class Certificate:
     level : {"FLOAT", "RIGOROUS", "ESTIMATE"}
         How the theorem was evaluated. RIGOROUS is what `ssmred.rigour` writes.
     enclosure : dict or None
-        Level RIGOROUS only: ``precision`` in bits, ``python_flint`` (version) and the enclosed
-        ``absolute_bound``.
+        Level RIGOROUS only: ``precision`` in bits, ``python_flint`` (version), the enclosed
+        ``absolute_bound`` and ``wiring_sha256``, of the original's operations.
     theorems, assumptions : tuple of str
         Slugs of theory pages; sentences. Default: those of the guarantee.
     created : str or None
@@ -390,6 +390,7 @@ class Certificate:
             "",
             f"bound        {self.bound:.6g} (relative)   "
             + (f"asked for {self.tol:g}" if self.tol is not None else "states were asked for"),
+            *(f"enclosed     {key}: {fact}" for key, fact in (self.enclosure or {}).items()),
             f"scale        {self.scale:.6g}: {self.scale_source}",
             f"states       {kept} of {full} kept, {100.0 * removed:.1f} % removed",
             f"metric       {self.metric}",

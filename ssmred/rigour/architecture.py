@@ -7,7 +7,9 @@ time.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import hashlib
+import json
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -21,7 +23,7 @@ from ssmred.errors import (
 )
 from ssmred.rigour.reading import StoredNetwork
 
-__all__ = ["Step", "describe"]
+__all__ = ["LAYER", "Step", "describe", "wiring_sha256"]
 
 LAYER = "layer"
 """Operation of a state-space layer."""
@@ -96,6 +98,20 @@ def describe(network: StoredNetwork, horizon: int) -> list[Step]:
                 cure="Save the result again.",
             )
         ) from error
+
+
+def wiring_sha256(steps: Sequence[Step]) -> str:
+    """Return the SHA-256 of what the steps are, wired how, without the stored numbers."""
+    lines = []
+    for step in steps:
+        settings = {
+            key: value
+            for key, value in step.params.items()
+            if isinstance(value, (bool, int, float, str, tuple))
+        }
+        name = step.name if step.op == LAYER else ""
+        lines.append([step.op, name, step.inputs, settings])
+    return hashlib.sha256(json.dumps(lines, sort_keys=True).encode()).hexdigest()
 
 
 class _Reader:

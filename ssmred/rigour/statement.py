@@ -215,6 +215,10 @@ def _is_positive(value: Any) -> bool:
     return 0.0 < number(value) < math.inf and value != "inf"
 
 
+def _is_hash(value: Any) -> bool:
+    return isinstance(value, str) and len(value) == 64 and set(value) <= set("0123456789abcdef")
+
+
 def _is_layers(value: Any) -> bool:
     return (
         isinstance(value, list)
@@ -249,11 +253,12 @@ def _numbers(value: Any) -> list[float]:
 def _is_enclosure(value: Any) -> bool:
     return value is None or (
         isinstance(value, dict)
-        and set(value) == {"precision", "python_flint", "absolute_bound"}
+        and set(value) == {"precision", "python_flint", "absolute_bound", "wiring_sha256"}
         and value["precision"] in PRECISIONS
         and _is_count(value["precision"])
         and _is_text(value["python_flint"])
         and number(value["absolute_bound"]) >= 0.0
+        and _is_hash(value["wiring_sha256"])
     )
 
 
@@ -271,8 +276,6 @@ _KINDS: dict[str, Callable[[Any], bool]] = {
     "object": lambda value: isinstance(value, dict),
     "enclosure": _is_enclosure,
     "words": lambda value: isinstance(value, list) and all(map(_is_text, value)),
-    "hash": lambda value: (
-        isinstance(value, str) and len(value) == 64 and set(value) <= set("0123456789abcdef")
-    ),
+    "hash": _is_hash,
     "date": lambda value: value is None or _is_text(value),
 }

@@ -18,7 +18,7 @@ from ssmred.errors import (
     UnsupportedOperationError,
     message,
 )
-from ssmred.rigour.architecture import describe
+from ssmred.rigour.architecture import describe, wiring_sha256
 from ssmred.rigour.balls import (
     arb,
     flint_version,
@@ -183,7 +183,7 @@ def verify(
         with working_precision(bits):
             steps = describe(first, horizon), describe(second, horizon)
             bound = network_bound(*steps, data["inputs"], horizon, progress)
-            found = _Found(bound, data, bits)
+            found = _Found(bound, data, bits, wiring_sha256(steps[0]))
             if found.accurate:
                 checks += found.checks()
                 _raise_differences(path, checks)
@@ -220,9 +220,9 @@ class _Found:
     Made and used inside a working precision.
     """
 
-    def __init__(self, bound: Bound, data: dict[str, Any], bits: int) -> None:
-        self.data, self.bits, self.absolute = data, bits, bound.bound
-        self.layers = bound.layers
+    def __init__(self, bound: Bound, data: dict[str, Any], bits: int, wiring: str) -> None:
+        self.data, self.bits, self.wiring = data, bits, wiring
+        self.absolute, self.layers = bound.bound, bound.layers
         self.rigorous = data["level"] == "RIGOROUS"
         scale = arb(float(data["scale"]))
         above = bound.bound / scale + SCALE_MARGIN
@@ -267,6 +267,7 @@ class _Found:
         checks.append(self._number("bound", self.data["bound"], self.relative, slack))
         if self.rigorous:
             record = self.data["enclosure"]
+            checks.append(_equal("wiring", record["wiring_sha256"], self.wiring))
             checks.append(
                 self._number("absolute bound", record["absolute_bound"], self.absolute, 0.0)
             )
@@ -325,6 +326,7 @@ class _Found:
                 "precision": self.bits,
                 "python_flint": flint_version(),
                 "absolute_bound": _stored(self._stated(self.absolute)),
+                "wiring_sha256": self.wiring,
             },
             **{key: list(texts) for key, texts in WORDS["RIGOROUS"].items()},
         }

@@ -194,6 +194,18 @@ def verify_folder(place):
     return rigour.verify(place / "certificate.json", place / "original", place)
 
 
+def test_wiring_that_was_changed_in_both_networks(copied, folder):
+    """The hashes of the weights do not know what is done with them; a rigorous certificate does."""
+    rigour.verify(*folder.places()).save(copied / "certificate.json")
+    for side in (copied, copied / "original"):
+        text = (side / "network.json").read_text()
+        assert '"approximate": "none"' in text
+        changed = text.replace('"approximate": "none"', '"approximate": "tanh"')
+        (side / "network.json").write_text(changed)
+    with pytest.raises(CertificateError, match="wiring: stated"):
+        verify_folder(copied)
+
+
 @pytest.mark.parametrize("side", [".", "original"])
 def test_flipped_bits_of_weights(copied, side):
     file = copied / side / "weights.safetensors"
