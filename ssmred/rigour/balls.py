@@ -155,10 +155,9 @@ def _root(ball: arb) -> arb:
     return ball.nonnegative_part().sqrt()
 
 
-def each(function: Callable[..., Any], *arrays: Any) -> Any:
-    """Return a function of balls applied entry by entry; an array per output."""
-    results = 2 if function.__annotations__.get("return", "").startswith("tuple") else 1
-    return np.frompyfunc(function, len(arrays), results)(*arrays)
+def each(function: Callable[..., Any], *arrays: Any, outputs: int = 1) -> Any:
+    """Return a function of balls applied entry by entry: an array, or as many as it returns."""
+    return np.frompyfunc(function, len(arrays), outputs)(*arrays)
 
 
 times: Any = np.frompyfunc(_times, 2, 1)

@@ -105,7 +105,7 @@ def _dipping(function: Scalar, derivative: Scalar, bracket: tuple[float, float])
             bottom = least if _may_hold(low, high, place) else first.min(second)
             return bottom, first.max(second)
 
-        return each(one, lo, hi)
+        return each(one, lo, hi, outputs=2)
 
     return ranged
 
@@ -156,7 +156,7 @@ def _tanh_gelu_range(lo: np.ndarray, hi: np.ndarray) -> Ends:
             return _tanh_gelu(low), top.max(ZERO)
         return low.max(arb("-0.17005")), top.max(ZERO)
 
-    return each(one, lo, hi)
+    return each(one, lo, hi, outputs=2)
 
 
 def sigmoid_range(lo: np.ndarray, hi: np.ndarray) -> Ends:
