@@ -39,6 +39,7 @@ _ROOMS = (
     "prune",
     "reductors",
     "report",
+    "rigour",
     "systems",
     "tasks",
     "zoo",

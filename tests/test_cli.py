@@ -83,6 +83,13 @@ def provable(place) -> Path:
     return made(place, "provable", "--horizon", STEPS, "--guarantee", "layer", "--tol", "1e-3")
 
 
+@pytest.fixture(scope="module")
+def worst(place) -> Path:
+    """Return the folder of a data-free reduction with a worst-case certificate."""
+    box = ("--input-box", "-1", "1", "--states", "0.5")
+    return made(place, "worst", "--horizon", STEPS, "--guarantee", "worst-case", *box)
+
+
 def made(place: Path, name: str, *options: object) -> Path:
     words = ["reduce", *MODEL, *map(str, options), "--out", name, "--quiet"]
     finished = command(place, *words)
@@ -289,6 +296,30 @@ def test_verify_refuses_a_changed_certificate(run, provable, tmp_path):
     assert run("verify", forged, code=1).stdout == ""
     path.write_text(path.read_text()[:100])
     assert "error: " in run("verify", forged, code=1).stderr
+
+
+def test_verify_rigorously(run, worst, tmp_path):
+    """From the files alone; what it writes is verified as what it is."""
+    path = tmp_path / "rigorous.json"
+    shown = run("verify", worst, "--rigorous", "--save", path).stdout
+    assert "the absolute bound is RIGOROUS" in shown
+    facts = json.loads(run("verify", worst, "--rigorous", "--json").stdout)["verification"]
+    assert facts["level"] == json.loads(path.read_text())["level"] == "RIGOROUS"
+    assert facts["absolute_bound"] > 0.0
+    assert "the certificate holds" in run("verify", worst, "--certificate", path).stdout
+    path.write_text(path.read_text().replace("RIGOROUS", "FLOAT", 1))
+    assert run("verify", worst, "--rigorous", "--certificate", path, code=1).stdout == ""
+
+
+def test_rigorous_verification_refuses_what_it_does_not_cover(run, worst, provable, calibrated):
+    for folder in (provable, calibrated):
+        assert "only worst-case ones" in run("verify", folder, "--rigorous", code=1).stderr
+    run("verify", worst, "--save", "x.json", code=2)
+    run("verify", worst, "--rigorous", "--data", "inputs.npy", code=2)
+    damaged = worst.parent / "damaged"
+    shutil.copytree(worst, damaged)
+    (damaged / "original" / "network.json").unlink()
+    assert "damaged" in run("verify", damaged, "--rigorous", code=1).stderr
 
 
 def test_verify_refuses_other_data(run, calibrated, place):

@@ -5,6 +5,7 @@ What the three guarantees say, and do not say, is in docs/certificates.md.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import os
@@ -21,8 +22,11 @@ from ssmred.errors import CertificateError, message
 
 __all__ = ["SCHEMA", "Certificate", "LayerRecord", "layer_records"]
 
-SCHEMA = 1
-"""Version of the file format; a reader refuses newer ones."""
+SCHEMA = 2
+"""Version of the file format; a reader refuses newer ones. Version 1 had no `SEAL`."""
+
+SEAL = "content_sha256"
+"""Field of the file that holds the hash of all others."""
 
 FORMAT = "ssmred-certificate"
 
@@ -114,7 +118,10 @@ class Certificate:
         horizon). Over data: ``data_sha256``. ``ssmred.verify`` refuses a worst-case certificate
         that does not say it.
     level : {"FLOAT", "RIGOROUS", "ESTIMATE"}
-        How the theorem was evaluated.
+        How the theorem was evaluated. RIGOROUS is what `ssmred.rigour` writes.
+    enclosure : dict or None
+        Level RIGOROUS only: ``precision`` in bits, ``python_flint`` (version), the enclosed
+        ``absolute_bound`` and ``wiring_sha256``, of the original's operations.
     theorems, assumptions : tuple of str
         Slugs of theory pages; sentences. Default: those of the guarantee.
     created : str or None
@@ -143,6 +150,7 @@ class Certificate:
     statistics: dict[str, Any] | None = None
     scale_sampling: dict[str, Any] | None = None
     level: str = "FLOAT"
+    enclosure: dict[str, Any] | None = None
     theorems: tuple[str, ...] = ()
     assumptions: tuple[str, ...] = ()
     created: str | None = None
@@ -202,7 +210,9 @@ class Certificate:
         for name, kind in (("inputs", "worst-case"), ("statistics", "statistical")):
             if (getattr(self, name) is None) == (self.guarantee == kind):
                 problems.append(f"{name} belongs to {kind} certificates and only there")
-        for name in ("inputs", "statistics", "scale_sampling"):
+        if (self.enclosure is None) == (self.level == "RIGOROUS"):
+            problems.append("enclosure belongs to level RIGOROUS and only there")
+        for name in ("inputs", "statistics", "scale_sampling", "enclosure"):
             content = getattr(self, name)
             if content is not None:
                 _check_json(content, name, problems)
@@ -232,8 +242,8 @@ class Certificate:
 
     def to_json(self) -> str:
         """Return the certificate as JSON; infinity is the string "inf"."""
-        data = {"format": FORMAT, **asdict(self), "vacuous": self.vacuous}
-        return json.dumps(_without_infinity(data), indent=2, sort_keys=True, allow_nan=False) + "\n"
+        data = _without_infinity({"format": FORMAT, **asdict(self), "vacuous": self.vacuous})
+        return _rendered(data | {SEAL: _seal(data)})
 
     def save(self, path: str | os.PathLike[str]) -> Path:
         """Write the certificate; an interrupted save leaves an older file as it was.
@@ -298,6 +308,12 @@ class Certificate:
                 f"its schema {schema} is newer than {SCHEMA}, the newest this version reads",
                 "Upgrade ssmred.",
             )
+        seal = None
+        if schema == 1:
+            data |= {"schema": SCHEMA, "enclosure": None}
+        else:
+            seal = data.pop(SEAL, "")
+        found = _seal(data)
         known = {entry.name for entry in fields(cls)} | {"format", "vacuous"}
         if set(data) != known:
             missing, extra = sorted(known - set(data)), sorted(set(data) - known)
@@ -334,6 +350,12 @@ class Certificate:
                 "its word on vacuity contradicts its bound",
                 "It was edited or damaged: issue it again.",
             )
+        if seal is not None and seal != found:
+            raise _refuse(
+                source,
+                f"its {SEAL} is not that of its content",
+                "It was edited or damaged: issue it again.",
+            )
         return certificate
 
     def statement(self) -> str:
@@ -368,6 +390,7 @@ class Certificate:
             "",
             f"bound        {self.bound:.6g} (relative)   "
             + (f"asked for {self.tol:g}" if self.tol is not None else "states were asked for"),
+            *(f"enclosed     {key}: {fact}" for key, fact in (self.enclosure or {}).items()),
             f"scale        {self.scale:.6g}: {self.scale_source}",
             f"states       {kept} of {full} kept, {100.0 * removed:.1f} % removed",
             f"metric       {self.metric}",
@@ -408,6 +431,15 @@ class Certificate:
                 )
             rows.append(row)
         return rows
+
+
+def _rendered(data: dict[str, Any]) -> str:
+    return json.dumps(data, indent=2, sort_keys=True, allow_nan=False) + "\n"
+
+
+def _seal(data: dict[str, Any]) -> str:
+    """Return the SHA-256 of a certificate's text: it tells damage, not who wrote it."""
+    return hashlib.sha256(_rendered(data).encode()).hexdigest()
 
 
 def _refuse(source: Any, problem: str, cure: str) -> CertificateError:

@@ -3,30 +3,31 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import typer
 
 from ssmred.cli import measuring
-from ssmred.cli.console import BadInputError, Console, DamagedFolderError, epilog, plain
+from ssmred.cli.console import BadInputError, Console, epilog, plain
 from ssmred.cli.inspecting import EXAMPLES, inspect
 from ssmred.cli.pruning import EXAMPLES as PRUNE_EXAMPLES
 from ssmred.cli.pruning import prune
+from ssmred.cli.rigorous import verify_rigorously
 from ssmred.cli.sources import (
+    REPORT,
     check_new_folder,
-    check_result_folder,
     input_set,
+    load_certificate,
     load_data,
     load_model,
-    needs_class,
-    zoo_data,
+    load_result,
+    sequences_of,
 )
-from ssmred.errors import CheckpointError
 
 __all__ = ["app", "main"]
 
-REPORT = "report.json"
 PICTURE = "reduction.png"
 
 app = typer.Typer(
@@ -280,12 +281,32 @@ def reduce(
     epilog=epilog(
         "ssmred verify small",
         "ssmred verify small --data inputs.npy",
+        "ssmred verify small --rigorous --save rigorous.json",
+        "ssmred verify small --certificate rigorous.json",
         "ssmred verify small --json --quiet",
     )
 )
 def verify(
     folder: Folder,
     data: Data = None,
+    rigorous: Annotated[
+        bool,
+        typer.Option(
+            "--rigorous",
+            help="Recompute a worst-case certificate in ball arithmetic, from the stored files "
+            "alone. Needs pip install 'ssmred[rigour]'.",
+        ),
+    ] = False,
+    save: Annotated[
+        Path | None,
+        typer.Option(
+            help="With --rigorous: write the certificate at level RIGOROUS.", metavar="FILE.json"
+        ),
+    ] = None,
+    certificate: Annotated[
+        Path | None,
+        typer.Option(help="Another certificate than the folder's.", metavar="FILE.json"),
+    ] = None,
     model: Factory = None,
     weights: Weights = None,
     quiet: Quiet = False,
@@ -294,17 +315,35 @@ def verify(
     """Recompute a certificate from the two stored networks; refuse on any difference.
 
     A statistical statement is recomputed from the data it was made with: the zoo's
-    bundled data is found by itself, other data is given with --data.
+    bundled data is found by itself, other data is given with --data. With --rigorous
+    nothing but the files is read, and neither PyTorch nor the code that made the
+    certificate is loaded; the output scale is then taken as recorded.
     """
     console = Console("verify", as_json=as_json, quiet=quiet)
     with console.guarded():
-        result = _loaded(folder, model, weights)
-        sequences = _sequences(folder, data, result)
+        if rigorous:
+            if data is not None or model is not None or weights is not None:
+                raise BadInputError("--rigorous reads the stored files alone; leave the rest out")
+            verify_rigorously(folder, certificate, save, console)
+            return
+        if save is not None:
+            raise BadInputError("--save writes what --rigorous found; give both")
+        result = load_result(folder, model, weights)
+        if certificate is not None:
+            result = replace(result, certificate=load_certificate(certificate))
+        sequences = sequences_of(folder, data, result)
         if sequences is not None and data is None and result.certificate.statistics is None:
             sequences = None  # the zoo's data has no part in a statement that used none
         from ssmred.certify import verify as recompute
 
-        report = recompute(result.certificate, result.original, result.model, data=sequences)
+        with console.stages() as progress:
+            report = recompute(
+                result.certificate,
+                result.original,
+                result.model,
+                data=sequences,
+                progress=progress,
+            )
         console.show(report)
         verdict = (
             "what was recomputed agrees; what was not is listed above"
@@ -352,8 +391,8 @@ def latency(
     """
     console = Console("latency", as_json=as_json, quiet=quiet)
     with console.guarded():
-        result = _loaded(folder, model, weights)
-        sequences = _sequences(folder, data, result)
+        result = load_result(folder, model, weights)
+        sequences = sequences_of(folder, data, result)
         if sequences is None:
             sequences = measuring.random_inputs(
                 result.original, steps or result.certificate.horizon
@@ -423,34 +462,6 @@ def zoo(
 
 app.command(epilog=epilog(*EXAMPLES))(inspect)
 app.command(epilog=epilog(*PRUNE_EXAMPLES))(prune)
-
-
-def _loaded(folder: Path, model: str | None, weights: Path | None) -> Any:
-    check_result_folder(folder)
-    if model is None and needs_class(folder):
-        raise BadInputError(
-            f"{folder} holds weights of a network whose operations could not be written down; "
-            "give the factory of its class with --model package.module:function"
-        )
-    original = None if model is None else load_model(model, weights).model
-    from ssmred.pipeline.result import load
-
-    try:
-        return load(folder, model=original)
-    except CheckpointError as error:
-        raise DamagedFolderError(f"{folder} was changed or is damaged: {error}") from error
-
-
-def _sequences(folder: Path, data: Path | None, result: Any) -> Any:
-    """Return --data, else the bundled calibration data of a zoo network, else None."""
-    if data is not None:
-        return load_data(data, result.original)
-    try:
-        source = json.loads((folder / REPORT).read_text(encoding="utf-8"))["model"]
-    except (OSError, ValueError, KeyError, TypeError):  # the report is a convenience, not a need
-        return None
-    bundled = zoo_data(source)
-    return None if bundled is None else bundled.calibration.inputs
 
 
 def _write_report(folder: Path, facts: dict[str, Any]) -> None:

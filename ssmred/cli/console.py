@@ -7,12 +7,21 @@ import math
 import sys
 import traceback
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import typer
+from rich.console import Console as Terminal
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+)
 
 from ssmred.errors import (
     AccuracyError,
@@ -80,6 +89,27 @@ class Console:
     def progress(self) -> bool:
         """Whether progress bars are welcome: someone watches the standard error stream."""
         return not (self.quiet or self.as_json) and sys.stderr.isatty()
+
+    @contextmanager
+    def stages(self) -> Iterator[Callable[[str, int, int], None]]:
+        """Yield a function that shows how far a stage is, on the standard error stream."""
+        bars = Progress(
+            TextColumn("{task.description:<28}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            console=Terminal(stderr=True),
+            disable=not self.progress,
+        )
+        tasks: dict[str, TaskID] = {}
+
+        def show(stage: str, done: int, total: int) -> None:
+            if stage not in tasks:
+                tasks[stage] = bars.add_task(stage, total=total)
+            bars.update(tasks[stage], completed=done, total=total)
+
+        with bars:
+            yield show
 
     def show(self, text: object) -> None:
         """Print text for people; nothing under --json and --quiet."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,7 @@ from ssmred.certify.graph import NetworkGraph
 from ssmred.certify.inputs import InputSet
 from ssmred.errors import DataError, message
 from ssmred.networks.discovery import import_network
-from ssmred.networks.storage import weights_sha256
+from ssmred.networks.storage import save_network, weights_sha256
 from ssmred.networks.tracing import floating_dtype, trace
 from ssmred.systems.linear import LinearSystem
 
@@ -43,6 +44,10 @@ class TorchReader:
     def weights_sha256(self, model: nn.Module) -> str:
         """Return the SHA-256 of the stored weights; see `ssmred.networks.weights_sha256`."""
         return weights_sha256(model)
+
+    def store(self, model: nn.Module, folder: Path) -> None:
+        """Write the network to a folder; see `ssmred.networks.save_network`."""
+        save_network(model, folder)
 
     def outputs(self, model: nn.Module, data: Any) -> np.ndarray:
         """Return the network's outputs on inputs (n, T, ...), in eval mode, as float64.

@@ -86,7 +86,7 @@ def test_words_come_with_the_guarantee():
 
 
 BAD = [
-    {"guarantee": "absolute"}, {"level": "CERTIFIED"}, {"schema": 2}, {"bound": math.nan},
+    {"guarantee": "absolute"}, {"level": "CERTIFIED"}, {"schema": 3}, {"bound": math.nan},
     {"bound": -1.0}, {"bound": "inf"}, {"bound": True}, {"scale": 0.0}, {"scale": math.inf},
     {"tol": -1.0}, {"tol": math.nan}, {"horizon": 0}, {"horizon": 1.5}, {"layers": ()},
     {"layers": ({"name": "x"},)}, {"original_sha256": "abc"}, {"reduced_sha256": "Z" * 64},

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -102,6 +103,11 @@ def test_tampered_certificate_is_refused(result: ReductionResult, tmp_path: Path
     record = json.loads(path.read_text())
     record["layers"][0]["states_kept"] += 2
     path.write_text(json.dumps(record))
+    with pytest.raises(CertificateError, match="content_sha256"):
+        ssmred.load(folder)
+    first, *others = result.certificate.layers  # written as certificates are: the seal is in order
+    forged = replace(first, states_kept=first.states_kept + 2)
+    replace(result.certificate, layers=(forged, *others)).save(path)
     again = ssmred.load(folder)
     with pytest.raises(CertificateError, match="states_kept"):
         ssmred.verify(again.certificate, again.original, again.model)
