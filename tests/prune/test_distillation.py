@@ -83,7 +83,7 @@ def test_students_follow_their_teacher(share):
 
 
 def test_the_loss_tells_apart_what_the_score_does_not():
-    """Every epoch answers 0, which is right, until the teacher's 1 wins: no score is above 100 %."""
+    """Every epoch answers 0, which is right, until the teacher's 1 wins: all scores are 100 %."""
     task, teacher = all_right(), Bias((0.0, math.log(2.0)))
     recipe = Training(epochs=5, rate=0.05, patience=None, distillation=1.0, temperature=1.0)
     by_score = train(Bias((1.0, 0.0)), task, recipe, seed=0, teacher=teacher)
