@@ -11,6 +11,8 @@ import typer
 from ssmred.cli import measuring
 from ssmred.cli.console import BadInputError, Console, DamagedFolderError, epilog, plain
 from ssmred.cli.inspecting import EXAMPLES, inspect
+from ssmred.cli.planning import EXAMPLES as PLAN_EXAMPLES
+from ssmred.cli.planning import plan
 from ssmred.cli.pruning import EXAMPLES as PRUNE_EXAMPLES
 from ssmred.cli.pruning import prune
 from ssmred.cli.sources import (
@@ -83,6 +85,7 @@ def _version(wanted: bool) -> None:
         "ssmred zoo",
         "ssmred inspect weights.safetensors",
         "ssmred reduce zoo:fashion-mnist-s4d --states 0.2 --out small",
+        "ssmred plan --coverage 0.999 --confidence 0.95",
         "ssmred verify small",
         "ssmred latency small",
         "ssmred prune --example > prune.toml",
@@ -422,6 +425,7 @@ def zoo(
 
 
 app.command(epilog=epilog(*EXAMPLES))(inspect)
+app.command(epilog=epilog(*PLAN_EXAMPLES))(plan)
 app.command(epilog=epilog(*PRUNE_EXAMPLES))(prune)
 
 
