@@ -24,6 +24,7 @@ from ssmred.certify.decisions import (
     decision_changes,
     has_decisions,
 )
+from ssmred.certify.drift import InputDrift, input_drift
 from ssmred.certify.graph import NetworkGraph, Node, operation_name
 from ssmred.certify.guarantees import ASSUMPTIONS, DECISION_THEOREMS, THEOREMS, WARNINGS
 from ssmred.certify.inputs import InputSet
@@ -72,6 +73,7 @@ __all__ = [
     "ClassChanges",
     "DecisionChanges",
     "ErrorBall",
+    "InputDrift",
     "InputSet",
     "LayerBound",
     "LayerError",
@@ -94,6 +96,7 @@ __all__ = [
     "fixed_sequence_test",
     "has_decisions",
     "has_rule",
+    "input_drift",
     "layer_bounds",
     "layer_records",
     "network_blocks",

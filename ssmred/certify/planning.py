@@ -255,8 +255,8 @@ def sample_plan(
 
     Notes
     -----
-    Exact. The walk of cuts that ``ssmred.reduce`` makes needs no more inputs than one cut
-    (``theory/fixed-sequence-testing.md``). Theory: ``theory/statistical-certificate.md``.
+    Exact. The walk of cuts that ``ssmred.reduce`` makes needs no more inputs than one cut. Theory:
+    ``theory/statistical-certificate.md``.
 
     Examples
     --------
