@@ -28,6 +28,7 @@ from ssmred.certify.drift import InputDrift, input_drift
 from ssmred.certify.graph import NetworkGraph, Node, operation_name
 from ssmred.certify.guarantees import ASSUMPTIONS, DECISION_THEOREMS, THEOREMS, WARNINGS
 from ssmred.certify.inputs import InputSet
+from ssmred.certify.observed import ObservedBound, ObservedChain
 from ssmred.certify.planning import (
     SamplePlan,
     allowed_violations,
@@ -80,6 +81,8 @@ __all__ = [
     "LayerRecord",
     "NetworkGraph",
     "Node",
+    "ObservedBound",
+    "ObservedChain",
     "QuadraticBlock",
     "QuadraticChainBound",
     "SamplePlan",
