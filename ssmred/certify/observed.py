@@ -215,19 +215,23 @@ class ObservedChain:
         """
         signals: dict[str, np.ndarray] = {}
         values: dict[str, Value] = {}
+        overflow = False
         for node in self.graph:
-            if node.op == "input":
-                signals[node.name] = self._checked(node, sample)
-                values[node.name] = _observed(signals[node.name], node, exact=True)
-                continue
-            inputs = [signals[name] for name in node.inputs]
+            signals[node.name] = self._signal(node, signals, sample)
+            overflow = overflow or not np.isfinite(signals[node.name]).all()
+            if not overflow:
+                values[node.name] = self._carried(node, signals, values)
+        return _answer(signals[self.graph.output], values.get(self.graph.output))
+
+    def _signal(self, node: Node, signals: dict[str, np.ndarray], sample: np.ndarray) -> np.ndarray:
+        """Return what a node computes in the reduced network."""
+        if node.op == "input":
+            return self._checked(node, sample)
+        inputs = [signals[name] for name in node.inputs]
+        with np.errstate(over="ignore", invalid="ignore"):
             if node.op == "ssm":
-                signals[node.name] = self._layers[node.name].reduced.of(inputs[0])
-            else:
-                signals[node.name] = np.asarray(EVALUATIONS[node.op](node, *inputs))
-            values[node.name] = self._carried(node, signals, values)
-        output = self.graph[self.graph.output]
-        return _answer(signals[output.name], values[output.name], output)
+                return self._layers[node.name].reduced.of(inputs[0])
+            return np.asarray(EVALUATIONS[node.op](node, *inputs))
 
     def _carried(
         self, node: Node, signals: dict[str, np.ndarray], values: dict[str, Value]
@@ -236,6 +240,8 @@ class ObservedChain:
         signal = signals[node.name]
         given = [values[name] for name in node.inputs]
         value = _observed(signal, node)
+        if node.op == "input":
+            return value
         if node.op == "ssm":
             layer = self._layers[node.name]
             if given[0].error_l2 > 0.0:
@@ -276,21 +282,19 @@ def _unrolled(node: Node, shape: tuple[int, ...]) -> Node:
     return changed.with_params(shape=shape) if node.op == "reshape" else changed
 
 
-def _observed(signal: np.ndarray, node: Node, *, exact: bool = False) -> Value:
-    """Return the value of a signal that is known, without error."""
-    tokens = signal.dtype.kind in "iu"
-    wide = 0.0 if exact or tokens else EVALUATED * float(np.max(np.abs(signal), initial=0.0))
+def _observed(signal: np.ndarray, node: Node) -> Value:
+    """Return the value of a signal that is known, without error; the input is known exactly."""
+    wide = EVALUATED * float(np.max(np.abs(signal), initial=0.0)) if node.inputs else 0.0
     axes = ("feature",) * len(node.axes)
     nothing = np.zeros(signal.shape)
     return Value(signal - wide, signal + wide, axes, error_sup=nothing, error_l2=0.0)
 
 
-def _answer(signal: np.ndarray, value: Value, node: Node) -> ObservedBound:
+def _answer(signal: np.ndarray, value: Value | None) -> ObservedBound:
     """Return the bound on every output vector: features last, one per time step."""
-    if signal.ndim == 0:
-        signal, sup = signal[None], np.reshape(value.error_sup, (1,))
-    else:
-        sup = value.error_sup
-    error = np.minimum(norm(sup, axis=-1), value.error_l2)
+    signal = np.atleast_1d(signal)
+    if value is None:  # a signal overflowed: nothing is known
+        return ObservedBound(signal, np.full(signal.shape[:-1], math.inf))
+    error = np.minimum(norm(value.error_sup.reshape(signal.shape), axis=-1), value.error_l2)
     rounding = INFERENCE_ROUNDING * norm(np.abs(signal), axis=-1)
     return ObservedBound(signal, np.asarray(np.where(error > 0.0, up(error + rounding), 0.0)))
