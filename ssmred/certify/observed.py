@@ -196,9 +196,9 @@ class ObservedChain:
                     cure="Write the module in such operations; a rule alone computes nothing.",
                 )
             )
-        self._layers = {
-            node.name: ObservedLayer.of(node, self.steps) for node in self.graph.ssm_nodes
-        }
+        self._layers: dict[tuple[str, int], ObservedLayer] = {}
+        for node in self.graph.ssm_nodes:
+            self._layer(node, self.steps)
 
     def bound(self, sample: np.ndarray) -> ObservedBound:
         """Return the reduced network's output on one input, and the bound on its error.
@@ -223,6 +223,13 @@ class ObservedChain:
                 values[node.name] = self._carried(node, signals, values)
         return _answer(signals[self.graph.output], values.get(self.graph.output))
 
+    def _layer(self, node: Node, steps: int) -> ObservedLayer:
+        """Return what a layer needs for signals of a length, which may be a part of the input's."""
+        key = node.name, steps
+        if key not in self._layers:
+            self._layers[key] = ObservedLayer.of(node, steps)
+        return self._layers[key]
+
     def _signal(self, node: Node, signals: dict[str, np.ndarray], sample: np.ndarray) -> np.ndarray:
         """Return what a node computes in the reduced network."""
         if node.op == "input":
@@ -230,7 +237,7 @@ class ObservedChain:
         inputs = [signals[name] for name in node.inputs]
         with np.errstate(over="ignore", invalid="ignore"):
             if node.op == "ssm":
-                return self._layers[node.name].reduced.of(inputs[0])
+                return self._layer(node, inputs[0].shape[-1]).reduced.of(inputs[0])
             return np.asarray(EVALUATIONS[node.op](node, *inputs))
 
     def _carried(
@@ -243,7 +250,7 @@ class ObservedChain:
         if node.op == "input":
             return value
         if node.op == "ssm":
-            layer = self._layers[node.name]
+            layer = self._layer(node, signal.shape[-1])
             if given[0].error_l2 > 0.0:
                 with np.errstate(all="ignore"):
                     value = value.with_errors(**layer.carried_error(given[0]))

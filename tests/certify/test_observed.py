@@ -197,6 +197,22 @@ def test_tokens_constants_and_time_that_becomes_features(seed):
     assert check(graph, graph.with_systems({"s": small}), tokens, T) <= 1.0
 
 
+def test_layers_that_see_a_part_of_the_sequence():
+    rng = np.random.default_rng(0)
+    pairs = {name: random_layer(rng, 2, 3, perturb=0.1) for name in ("s0", "s1")}
+    nodes = [
+        sequence_input(2, time_first=False),
+        Node("s0", "ssm", ("u",), {"system": pairs["s0"][0]}, FT),
+        Node("half", "slice", ("s0",), {"axis": 1, "start": 3}, FT),
+        Node("again", "concat", ("half", "s0", "half"), {"axis": 1}, FT),
+        Node("s1", "ssm", ("again",), {"system": pairs["s1"][0]}, FT),
+        Node("y", "permute", ("s1",), {"order": (1, 0)}, TF),
+    ]
+    graph = NetworkGraph(tuple(nodes), "y")
+    reduced = graph.with_systems({name: pair[1] for name, pair in pairs.items()})
+    assert check(graph, reduced, rng.standard_normal((4, 2, 8)), 8) <= 1.0
+
+
 @given(seed=st.integers(0, 2**32 - 1))
 def test_any_network(seed):
     rng = np.random.default_rng(seed)
