@@ -157,8 +157,8 @@ class DecisionChanges:
     def statement(self) -> str:
         """Return what is claimed of all classes together, as one sentence."""
         return (
-            f"With confidence {self.confidence:g}, at most {_percent(self.bound)} of them get "
-            "another class (arg-max of the outputs)."
+            f"With confidence {self.confidence:g}, at most {_percent(self.bound)} of such inputs "
+            "get another class (arg-max of the outputs)."
         )
 
     def __str__(self) -> str:
