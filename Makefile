@@ -10,7 +10,8 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 BENCHMARKS := benchmarks/figures.py benchmarks/subset_numpy.py benchmarks/solvers.py \
 	benchmarks/reductors.py benchmarks/methods.py benchmarks/soundness.py \
-	benchmarks/soundness_norms.py benchmarks/soundness_systems.py
+	benchmarks/soundness_norms.py benchmarks/soundness_systems.py \
+	benchmarks/realised_coverage.py benchmarks/observed_bounds.py
 
 .PHONY: help demo test test-slow lint docs bench clean
 

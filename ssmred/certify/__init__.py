@@ -18,9 +18,24 @@ from ssmred.certify.chain import (
     network_bound,
     signal_energies,
 )
+from ssmred.certify.decisions import (
+    ClassChanges,
+    DecisionChanges,
+    decision_changes,
+    has_decisions,
+)
+from ssmred.certify.drift import InputDrift, input_drift
 from ssmred.certify.graph import NetworkGraph, Node, operation_name
-from ssmred.certify.guarantees import ASSUMPTIONS, THEOREMS
+from ssmred.certify.guarantees import ASSUMPTIONS, DECISION_THEOREMS, THEOREMS, WARNINGS
 from ssmred.certify.inputs import InputSet
+from ssmred.certify.observed import ObservedBound, ObservedChain
+from ssmred.certify.planning import (
+    SamplePlan,
+    allowed_violations,
+    certifiable_confidence,
+    certifiable_coverage,
+    sample_plan,
+)
 from ssmred.certify.quadratic_chain import (
     QuadraticBlock,
     QuadraticChainBound,
@@ -48,29 +63,43 @@ from ssmred.certify.verifier import (
 
 __all__ = [
     "ASSUMPTIONS",
+    "DECISION_THEOREMS",
     "RULES",
     "THEOREMS",
+    "WARNINGS",
     "BlockGains",
     "Blocks",
     "Certificate",
     "ChainBound",
+    "ClassChanges",
+    "DecisionChanges",
     "ErrorBall",
+    "InputDrift",
     "InputSet",
     "LayerBound",
     "LayerError",
     "LayerRecord",
     "NetworkGraph",
     "Node",
+    "ObservedBound",
+    "ObservedChain",
     "QuadraticBlock",
     "QuadraticChainBound",
+    "SamplePlan",
     "SequenceTest",
     "Value",
     "Verification",
+    "allowed_violations",
+    "certifiable_confidence",
+    "certifiable_coverage",
     "check_rules",
     "data_sha256",
+    "decision_changes",
     "exceedance_upper_bound",
     "fixed_sequence_test",
+    "has_decisions",
     "has_rule",
+    "input_drift",
     "layer_bounds",
     "layer_records",
     "network_blocks",
@@ -84,6 +113,7 @@ __all__ = [
     "relative_bound",
     "required_samples",
     "rule",
+    "sample_plan",
     "signal_energies",
     "split_indices",
     "verify",

@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from ssmred.certify.chain import ChainBound, LayerError
-from ssmred.certify.guarantees import ASSUMPTIONS, GUARANTEES, LEVELS, THEOREMS
+from ssmred.certify.decisions import DecisionChanges
+from ssmred.certify.guarantees import ASSUMPTIONS, GUARANTEES, LEVELS, THEOREMS, WARNINGS
 from ssmred.certify.inputs import InputSet
 from ssmred.errors import CertificateError, message
 
@@ -111,7 +112,8 @@ class Certificate:
     inputs : dict or None
         Declared input set, ``InputSet.to_json()``; worst-case only.
     statistics : dict or None
-        Coverage, confidence, n, violations and the sequence that was tried; statistical only.
+        Coverage, confidence, n, violations and the sequence that was tried; ``decisions``, what
+        :class:`DecisionChanges` writes, where outputs are scores of classes. Statistical only.
     scale_sampling : dict or None
         How a verifier can repeat the scale. Over samples of the input set: ``seed``, ``count``,
         ``features`` and ``length`` (may be left out where the horizon is finite, and is that
@@ -218,6 +220,8 @@ class Certificate:
                 _check_json(content, name, problems)
         if self.inputs is not None and not problems:
             InputSet.from_json(self.inputs)
+        if self.statistics is not None and self.statistics.get("decisions") is not None:
+            DecisionChanges.from_json(self.statistics["decisions"])
         if problems:
             raise CertificateError(
                 message(
@@ -368,11 +372,15 @@ class Certificate:
             )
         if self.guarantee == "statistical":
             facts = self.statistics or {}
-            return (
+            text = (
                 f"With confidence {facts.get('confidence')}, at least a fraction "
                 f"{facts.get('coverage')} of inputs like the {facts.get('n')} held-out ones move "
                 f"the output by at most {self.bound:.3g} of its scale."
             )
+            if facts.get("decisions") is None:
+                return text
+            changes = DecisionChanges.from_json(facts["decisions"])
+            return f"{text} {changes.statement()}"
         inputs = InputSet.from_json(self.inputs or {}).describe()
         return f"For {inputs}, {length}, the output moves by at most {self.bound:.3g} of its scale."
 
@@ -399,11 +407,18 @@ class Certificate:
             "",
         ]
         if self.statistics is not None:
+            facts = dict(self.statistics)
+            decisions = facts.pop("decisions", None)
             lines.append("statistics")
-            lines += [f"  {key}: {value}" for key, value in sorted(self.statistics.items())]
+            lines += [f"  {key}: {value}" for key, value in sorted(facts.items())]
             lines.append("")
+            if decisions is not None:
+                changes = DecisionChanges.from_json(decisions)
+                lines += ["decisions", *(f"  {line}" for line in changes.lines(facts["coverage"]))]
+                lines.append("")
         lines.append("assumptions")
         lines += [f"  - {text}" for text in self.assumptions]
+        lines += ["", "beware", *(f"  - {text}" for text in WARNINGS[self.guarantee])]
         lines += [
             "",
             "theorems     " + ", ".join(f"theory/{slug}.md" for slug in self.theorems),

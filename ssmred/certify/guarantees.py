@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-__all__ = ["ASSUMPTIONS", "GUARANTEES", "LEVELS", "THEOREMS"]
+__all__ = ["ASSUMPTIONS", "DECISION_THEOREMS", "GUARANTEES", "LEVELS", "THEOREMS", "WARNINGS"]
 
 GUARANTEES = ("worst-case", "statistical", "layer")
 LEVELS = ("ESTIMATE", "FLOAT", "RIGOROUS")
@@ -26,6 +26,9 @@ THEOREMS: Mapping[str, tuple[str, ...]] = {
     "layer": ("layer-guarantee", "h2-norm"),
 }
 """Theory pages that each guarantee stands on."""
+
+DECISION_THEOREMS = ("decision-changes",)
+"""Those that a statistical certificate stands on besides where it speaks of decisions."""
 
 _ALWAYS = (
     "The statement is about the stored weights in exact arithmetic; what float32 inference adds "
@@ -53,3 +56,19 @@ ASSUMPTIONS: Mapping[str, tuple[str, ...]] = {
     ),
 }
 """What each guarantee takes for granted, in plain words."""
+
+WARNINGS: Mapping[str, tuple[str, ...]] = {
+    "worst-case": (
+        "Inputs outside the declared set or of another length are outside the statement.",
+    ),
+    "statistical": (
+        "Covariate shift: all of this holds for inputs drawn like the held-out ones. For others "
+        "(another sensor, site, season, preprocessing, mix of cases) it says nothing, and nothing "
+        "in the network tells that they have changed: compare them from time to time "
+        "(ssmred.certify.input_drift), and certify again on new data where they have.",
+    ),
+    "layer": (
+        "The layers' errors can be amplified without limit by what stands between the layers.",
+    ),
+}
+"""Where each statement ends, in plain words; printed with every certificate."""

@@ -37,7 +37,13 @@ from ssmred.systems import DenseSystem, DiagonalSystem
 from ssmred.systems.conversions import difference_of
 from ssmred.systems.linear import LinearSystem
 
-__all__ = ["LayerGains", "layer_gains", "reduction_gains"]
+__all__ = [
+    "LayerGains",
+    "difference_samples",
+    "layer_gains",
+    "reduction_gains",
+    "response_samples",
+]
 
 LARGEST = 1e280  # terms above it are near the splitting limit of error-free products
 CACHED_LAYERS = 128  # gains kept; a search asks for the same original layers again and again
@@ -127,7 +133,7 @@ def layer_gains(system: LinearSystem, horizon: int | None) -> Gains:
     def make() -> Gains:
         if horizon is None:
             return _infinite_gains(system, None)
-        return _finite_gains(system, *_response(system, horizon))
+        return _finite_gains(system, *response_samples(system, horizon))
 
     return _remembered((fingerprint(system), horizon), make)
 
@@ -167,10 +173,10 @@ def reduction_gains(
     def make() -> tuple[Gains, Gains]:
         if horizon is None:
             return _infinite_gains(original, reduced), layer_gains(reduced, horizon)
-        difference, extra = _difference_response(original, reduced, horizon)
+        difference, extra = difference_samples(original, reduced, horizon)
         if not (has_diagonal_channels(original) and has_diagonal_channels(reduced)):
             return _finite_gains(original, difference, extra), layer_gains(reduced, horizon)
-        h, noise = _response(original, horizon)
+        h, noise = response_samples(original, horizon)
         rounded = EPS * (np.sum(np.abs(h), axis=-1) + np.sum(np.abs(difference), axis=-1))
         alone = _finite_gains(original, h - difference, up(noise + extra + rounded, horizon + 4))
         return _finite_gains(original, difference, extra), alone
@@ -187,7 +193,7 @@ def h2_sizes(
     one. The lower one is 0 where the response is smaller than the rounding of its own terms.
     """
     if horizon is not None:
-        h, noise = _response(check_layer(original, "h2_sizes"), horizon)
+        h, noise = response_samples(check_layer(original, "h2_sizes"), horizon)
         # || |h| || - noise, and norm rounds up: twice its allowance down again, at both steps
         sizes = norm(np.abs(h), axis=-1) * (1.0 - 4 * (horizon + 16) * EPS) - noise
         size = float(norm(np.maximum(sizes, 0.0))) * (1.0 - 4 * (len(h) + 16) * EPS)
@@ -237,7 +243,7 @@ def _geometric(poles: np.ndarray, horizon: int) -> np.ndarray:
     return np.where(radius <= 1.0, bounded, growing)
 
 
-def _response(system: LinearSystem, horizon: int) -> tuple[np.ndarray, np.ndarray]:
+def response_samples(system: LinearSystem, horizon: int) -> tuple[np.ndarray, np.ndarray]:
     """Return ``h`` (..., T) and, per entry, a bound on ``sum_k |rounding_k|``; remembered.
 
     Entries are the H channels, or the p outputs times m inputs of a shared state.
@@ -245,14 +251,14 @@ def _response(system: LinearSystem, horizon: int) -> tuple[np.ndarray, np.ndarra
 
     def make() -> tuple[np.ndarray, np.ndarray]:
         if isinstance(system, DiagonalSystem):
-            return _difference_response(system, _no_modes(system), horizon)
+            return difference_samples(system, _no_modes(system), horizon)
         samples = dense_samples(system.to_dense(), horizon, "network_bound")
         return samples.values[..., 0, 0], samples.extra
 
     return _remembered(("response", fingerprint(system), horizon), make)
 
 
-def _difference_response(
+def difference_samples(
     original: LinearSystem, reduced: LinearSystem, horizon: int
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return ``h - h^`` (..., T) and, per entry, a bound on ``sum_k |rounding_k|``.
@@ -276,8 +282,8 @@ def _dense_difference(
     if isinstance(first, DenseSystem) and isinstance(second, DenseSystem):
         alike = first.recurrence == second.recurrence and np.array_equal(first.A, second.A)
         if alike and (np.array_equal(first.B, second.B) or np.array_equal(first.C, second.C)):
-            return _response(difference_of(first, second, "network_bound"), horizon)
-    (h, noise), (g, extra) = (_response(system, horizon) for system in (first, second))
+            return response_samples(difference_of(first, second, "network_bound"), horizon)
+    (h, noise), (g, extra) = (response_samples(system, horizon) for system in (first, second))
     gap = h - g
     return gap, up(noise + extra + EPS * np.sum(np.abs(gap), axis=-1), horizon + 4)
 

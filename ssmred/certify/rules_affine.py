@@ -15,10 +15,13 @@ import numpy as np
 from ssmred.certify.graph import Node
 from ssmred.certify.rules_shape import spread_pair, spread_to
 from ssmred.certify.rules_table import rule
-from ssmred.certify.values import EPS, Value, norm, outward, times, up, weighted_sum
+from ssmred.certify.values import EPS, ErrorBall, Value, norm, outward, times, up, weighted_sum
 from ssmred.errors import ShapeError, UnsupportedOperationError, message
 
 __all__ = ["affine_map", "spectral_norm"]
+
+SEPARATE_POSITIONS = 16
+"""Positions beside a mapped axis up to which each gets a spectral norm of its own."""
 
 CACHED_MATRICES = 256  # matrices whose norms are kept; a network has a few tens
 _known: OrderedDict[Any, MatrixFacts] = OrderedDict()
@@ -120,11 +123,8 @@ def affine_map(x: Value, W: np.ndarray, b: np.ndarray | None, axis: int) -> Valu
 
     error_entry = weighted_sum(weights, last(x.error_features))
     error_entry = np.minimum(error_entry, times(rows, _positionwise(last(x.error_features), x)))
-    error_l2 = min(
-        float(times(sigma, x.error_l2)),
-        _correlated_norm(gram, last(x.error_features)),
-        _weighted_norm(W, last(x.error_ball.scale), x.error_ball.radius),
-    )
+    error_l2 = min(float(times(sigma, x.error_l2)), _correlated_norm(gram, last(x.error_features)))
+    ball = _mapped_ball(W, last(x.error_ball.scale), x.error_ball.radius)
     return Value(
         back(lo),
         back(hi),
@@ -135,6 +135,7 @@ def affine_map(x: Value, W: np.ndarray, b: np.ndarray | None, axis: int) -> Valu
         error_sup=back(weighted_sum(weights, last(x.error_sup))),
         error_l2=error_l2,
         error_features=back(error_entry),
+        error_ball=ErrorBall(back(np.broadcast_to(ball.scale, middle.shape)), ball.radius),
     )
 
 
@@ -156,13 +157,25 @@ def _correlated_norm(gram: np.ndarray, bounds: np.ndarray) -> float:
     return float(up(peak * math.sqrt(total), gram.size + 8))
 
 
-def _weighted_norm(W: np.ndarray, scale: np.ndarray, radius: float) -> float:
-    """Return ``||W diag(scale)|| radius``, the largest over the positions beside the axis."""
+def _mapped_ball(W: np.ndarray, scale: np.ndarray, radius: float) -> ErrorBall:
+    """Return the ball of ``W d``: at each position beside the axis ``||W diag(scale)||`` at most.
+
+    Of few positions each gets its own norm; many share that of their largest weights, times what
+    is the largest part of these that a position has (lemma 1.4).
+    """
+    shape = (*scale.shape[:-1], 1)
     if radius == 0.0 or math.isinf(radius) or np.isinf(scale).any() or np.ptp(scale) == 0.0:
-        return math.inf if radius > 0.0 else 0.0  # equal scales: the plain spectral norm says it
+        # equal scales: the plain spectral norm says it
+        return ErrorBall(np.ones(shape), math.inf if radius > 0.0 else 0.0)
     rows = scale.reshape(-1, scale.shape[-1])
     # each entry of W * row is rounded once: a relative change of the Frobenius norm
-    return float(times(up(max(spectral_norm(W * row) for row in rows), W.shape[1]), radius))
+    if len(rows) <= SEPARATE_POSITIONS:
+        norms = np.array([up(spectral_norm(W * row), W.shape[1]) for row in rows])
+    else:
+        largest = np.max(rows, axis=0)
+        parts = np.max(rows / np.where(largest > 0.0, largest, 1.0), axis=-1)
+        norms = times(up(spectral_norm(W * largest), W.shape[1]), parts)
+    return ErrorBall(norms.reshape(shape), radius)
 
 
 @rule("linear")

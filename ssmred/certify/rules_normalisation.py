@@ -132,6 +132,11 @@ def layernorm(node: Node, x: Value) -> Value:
     error_z = np.minimum(error_z, up(2.0 * math.sqrt(d), 2))[..., None]
     error_l2 = float(times(np.max(steepest), x.error_l2))
     error_l2 = min(error_l2, float(up(2.0 * root * math.sqrt(d), 4)))
+    # ||delta z|| <= ||delta|| / s at every position by itself: the ball keeps where s is small
+    weight = times(steepest, np.max(rows(x.error_ball.scale), axis=-1, initial=0.0))
+    ball = ErrorBall(weight[..., None], x.error_ball.radius)
+    if not float(times(np.max(weight, initial=0.0), ball.radius)) < error_l2:
+        ball = ErrorBall(np.ones((*lead, 1)), error_l2)
 
     def back(array: np.ndarray) -> np.ndarray:
         return np.broadcast_to(array, (*lead, d)).reshape(x.shape)
@@ -144,5 +149,5 @@ def layernorm(node: Node, x: Value) -> Value:
         l2=float(whole),
         error_sup=back(times(size, np.minimum(error_z, up(2.0 * limit, 2)))),
         error_l2=float(times(peak, error_l2)),
-        error_ball=ErrorBall(back(np.broadcast_to(size, (*lead, d))), error_l2),
+        error_ball=ErrorBall(back(times(size, ball.scale)), ball.radius),
     )

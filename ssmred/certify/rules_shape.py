@@ -112,6 +112,16 @@ def reverse(node: Node, x: Value) -> Value:
 @rule("delay")
 def delay(node: Node, x: Value) -> Value:
     """Shift a signal in time; zeros come first and the last steps are lost (lemma 12)."""
+    axis = int(node.params["axis"]) % len(x.shape)
+    if x.axes[axis] != "time":  # every step by itself: each moves to its later place
+        steps = min(int(node.param("steps", 1)), x.shape[axis])
+
+        def late(array: np.ndarray) -> np.ndarray:
+            array = np.moveaxis(array, axis, 0)
+            gone = np.zeros_like(array[:steps])
+            return np.moveaxis(np.concatenate([gone, array[: len(array) - steps]]), 0, axis)
+
+        return _mapped(x, late, x.axes)
     facts = x.facts()
     facts["lo"], facts["hi"] = np.minimum(x.lo, 0.0), np.maximum(x.hi, 0.0)
     return Value(axes=x.axes, **facts)
@@ -301,10 +311,9 @@ def mean(node: Node, x: Value) -> Value:
 
     lo, hi = (np.sum(end, axis=pooled, keepdims=keep) / count for end in (x.lo, x.hi))
     lo, hi = outward(lo, hi, average(x.magnitude), count + 1)
-    facts: dict[str, Any] = {}
-    if not features:  # the weights of the ball survive a mean over time alone
-        scale = np.sum(x.error_ball.scale, axis=pooled, keepdims=keep)
-        facts["error_ball"] = ErrorBall(scale, float(times(x.error_ball.radius, shrink_time)))
+    scale = norm(x.error_ball.scale, axis=pooled)  # Cauchy and Schwarz over the pooled features
+    scale = np.expand_dims(scale, pooled) if keep else scale
+    radius = float(times(x.error_ball.radius, shrink_time))
     return Value(
         lo,
         hi,
@@ -315,7 +324,7 @@ def mean(node: Node, x: Value) -> Value:
         error_sup=average(x.error_sup),
         error_l2=float(times(x.error_l2, shrink)),
         error_features=times(average(x.error_features), shrink_time),
-        **facts,
+        error_ball=ErrorBall(up(scale / count, 1), radius),
     )
 
 

@@ -8,7 +8,6 @@ taken part in choosing the networks.
 from __future__ import annotations
 
 import hashlib
-import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -27,6 +26,7 @@ __all__ = [
     "fixed_sequence_test",
     "order_statistic_bound",
     "required_samples",
+    "shared_confidence",
     "split_indices",
 ]
 
@@ -153,20 +153,77 @@ def order_statistic_bound(
     return float(values[np.argmax(valid)]) if valid.any() else None
 
 
-def required_samples(coverage: float, confidence: float) -> int:
-    """Return the smallest n with ``coverage**n <= 1 - confidence``: fewer prove nothing.
+def required_samples(coverage: float, confidence: float, violations: int = 0) -> int:
+    """Return how many held-out inputs a statement needs if some of them are violations.
+
+    The smallest n with ``P(Binomial(n, 1 - coverage) <= violations) <= 1 - confidence``; fewer
+    prove nothing. Without violations that is ``coverage**n <= 1 - confidence``.
+
+    Parameters
+    ----------
+    coverage, confidence : float
+        In (0, 1).
+    violations : int
+        Inputs among them whose error is above the bound.
+
+    Returns
+    -------
+    int
+
+    Notes
+    -----
+    Theory: ``theory/statistical-certificate.md``. The probability is rounded up, so n may be one
+    too large where the two sides are equal to ten digits.
 
     Examples
     --------
     >>> required_samples(0.95, 0.95), required_samples(0.99, 0.99)
     (59, 459)
+    >>> required_samples(0.999, 0.95), required_samples(0.95, 0.95, violations=3)
+    (2995, 153)
     """
     coverage = check_fraction(coverage, "coverage", "required_samples")
     confidence = check_fraction(confidence, "confidence", "required_samples")
-    n = max(1, math.floor(math.log1p(-confidence) / math.log(coverage)) - 1)
-    while _tail(n, n, coverage) > 1.0 - confidence:
-        n += 1
-    return n
+    violations = check_integer(violations, "violations", "required_samples")
+    allowed = 1.0 - confidence
+    too_few, enough = violations, violations + 1  # the p-value falls as n grows
+    while binomial_p_value(violations, enough, coverage) > allowed:
+        too_few, enough = enough, 2 * enough
+    while enough - too_few > 1:
+        middle = (too_few + enough) // 2
+        if binomial_p_value(violations, middle, coverage) > allowed:
+            too_few = middle
+        else:
+            enough = middle
+    return enough
+
+
+def shared_confidence(confidence: float, statements: int) -> float:
+    """Return the confidence of each of some statements that shall hold at once (Bonferroni).
+
+    Parameters
+    ----------
+    confidence : float
+        Of all together, in (0, 1).
+    statements : int
+        How many.
+
+    Returns
+    -------
+    float
+        Rounded towards 1; 1 itself, which no sample reaches, where the share of the error
+        probability is below rounding.
+
+    Examples
+    --------
+    >>> shared_confidence(0.95, 1), round(shared_confidence(0.95, 5), 12)
+    (0.95, 0.99)
+    """
+    confidence = check_fraction(confidence, "confidence", "shared_confidence")
+    statements = check_integer(statements, "statements", "shared_confidence", low=1)
+    if statements == 1:
+        return confidence
+    return float(np.nextafter(1.0 - (1.0 - confidence) / statements, 1.0))
 
 
 @dataclass(frozen=True)

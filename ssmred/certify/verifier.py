@@ -9,30 +9,21 @@ from __future__ import annotations
 import importlib
 import math
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
 from ssmred.certify.certificate import Certificate, layer_records
 from ssmred.certify.chain import layer_bounds, network_bound
+from ssmred.certify.comparison import Check, ModelReader, agree, check_number
 from ssmred.certify.enclosing import EnclosureProgress, enclose
 from ssmred.certify.graph import NetworkGraph
-from ssmred.certify.guarantees import ASSUMPTIONS, THEOREMS
+from ssmred.certify.guarantees import ASSUMPTIONS, DECISION_THEOREMS, THEOREMS
 from ssmred.certify.inputs import InputSet
 from ssmred.certify.scale import fault_of_plan, output_errors, output_scale, relative_bound
-from ssmred.certify.statistics import (
-    binomial_p_value,
-    data_sha256,
-    split_indices,
-)
-from ssmred.checks import check_fraction, check_integer
-from ssmred.errors import (
-    CertificateError,
-    DataError,
-    MissingDependencyError,
-    message,
-)
+from ssmred.certify.statistics import data_sha256
+from ssmred.certify.statistics_check import check_statistics
+from ssmred.errors import CertificateError, MissingDependencyError, message
 
 __all__ = [
     "Check",
@@ -44,33 +35,8 @@ __all__ = [
     "verify",
 ]
 
-AGREEMENT = 1e-9  # relative; another BLAS sums in another order, the same one agrees exactly
 RELATIVE_FLOOR = 1e-13  # h2 errors below this part of a layer's norm are rounding on both sides
 SCALE_AGREEMENT = 1e-4  # relative; scales come from float32 inference
-
-
-class ModelReader(Protocol):
-    """Translate models for the verifier."""
-
-    def graph(self, model: Any, horizon: int | None, inputs: InputSet) -> Any:
-        """Return the model's NetworkGraph."""
-        ...
-
-    def systems(self, model: Any) -> Any:
-        """Return the model's layers, name to DiagonalSystem, in execution order."""
-        ...
-
-    def weights_sha256(self, model: Any) -> str:
-        """Return the SHA-256 of the model's weights."""
-        ...
-
-    def outputs(self, model: Any, data: Any) -> np.ndarray:
-        """Return the model's outputs (samples, ...) in eval mode."""
-        ...
-
-    def store(self, model: Any, folder: Path) -> None:
-        """Write the model to a folder, as `ssmred.rigour` reads it."""
-        ...
 
 
 _readers: list[ModelReader] = []
@@ -100,16 +66,6 @@ def model_reader() -> ModelReader:
             )
         )
     return _readers[-1]
-
-
-@dataclass(frozen=True)
-class Check:
-    """Hold one comparison: what the certificate says and what was found."""
-
-    name: str
-    passed: bool
-    stated: str
-    found: str
 
 
 @dataclass(frozen=True)
@@ -217,7 +173,7 @@ def verify(
             graph = _check_layers(certificate, reader, original, reduced, checks)
         deciding = data
         if certificate.guarantee == "statistical":
-            deciding = _check_statistics(certificate, reader, original, reduced, data, checks, left)
+            deciding = check_statistics(certificate, reader, original, reduced, data, checks, left)
         elif data is not None and "data_sha256" not in (certificate.scale_sampling or {}):
             left.append("the data: this guarantee does not rest on any")
         if certificate.guarantee != "layer":
@@ -241,8 +197,11 @@ def verify(
 
 def _check_words(certificate: Certificate, checks: list[Check]) -> None:
     kind = certificate.guarantee
+    theorems = THEOREMS[kind]
+    if (certificate.statistics or {}).get("decisions") is not None:
+        theorems += DECISION_THEOREMS
     for name, stated, expected in (
-        ("theorems", certificate.theorems, THEOREMS[kind]),
+        ("theorems", certificate.theorems, theorems),
         ("assumptions", certificate.assumptions, ASSUMPTIONS[kind]),
     ):
         missing = [text for text in expected if text not in stated]
@@ -254,19 +213,6 @@ def _check_words(certificate: Certificate, checks: list[Check]) -> None:
                 f"missing {missing}" if missing else f"all {len(expected)} that it needs",
             )
         )
-
-
-def _agree(stated: float, found: float, tolerance: float, floor: float = 0.0) -> bool:
-    if math.isinf(stated) or math.isinf(found):
-        return stated == found
-    return abs(stated - found) <= tolerance * max(abs(stated), abs(found)) + floor
-
-
-def _check_number(
-    checks: list[Check], name: str, stated: float, found: float, floor: float = 0.0
-) -> None:
-    passed = _agree(stated, found, AGREEMENT, floor)
-    checks.append(Check(name, passed, f"{stated:.12g}", f"{found:.12g}"))
 
 
 def _check_layers(
@@ -286,7 +232,7 @@ def _check_layers(
         records = layer_records(chain)
         found = relative_bound(chain.bound, certificate.scale)
         vacuous = not found <= 1.0
-        _check_number(checks, "bound", certificate.bound, found)
+        check_number(checks, "bound", certificate.bound, found)
         checks.append(
             Check("vacuity", certificate.vacuous == vacuous, str(certificate.vacuous), str(vacuous))
         )
@@ -300,7 +246,7 @@ def _check_layers(
         records = layer_records(layer_bounds(first, renamed, certificate.horizon))
         if certificate.guarantee == "layer":
             worst = max(record.relative_error for record in records)
-            _check_number(checks, "bound", certificate.bound, worst, RELATIVE_FLOOR)
+            check_number(checks, "bound", certificate.bound, worst, RELATIVE_FLOOR)
     stated_names = [record.name for record in certificate.layers]
     found_names = [record.name for record in records]
     checks.append(
@@ -318,110 +264,8 @@ def _check_layers(
         for key in ("error", "relative_error", "gain_error", "weight", "contribution"):
             a, b = getattr(stated, key), getattr(found, key)
             if a is not None and b is not None:
-                _check_number(checks, f"{stated.name}: {key}", a, b, floors.get(key, 0.0))
+                check_number(checks, f"{stated.name}: {key}", a, b, floors.get(key, 0.0))
     return graph
-
-
-def _check_statistics(
-    certificate: Certificate,
-    reader: ModelReader,
-    original: Any,
-    reduced: Any,
-    data: Any,
-    checks: list[Check],
-    left: list[str],
-) -> Any:
-    """Compare the statistics; return the inputs that the scale was measured on, if at hand."""
-    facts = certificate.statistics or {}
-    try:
-        n = check_integer(facts["n"], "n", "verify", low=1)
-        violations = check_integer(facts["violations"], "violations", "verify")
-        coverage = check_fraction(facts["coverage"], "coverage", "verify")
-        confidence = check_fraction(facts["confidence"], "confidence", "verify")
-        if facts.get("sequence") is not None:
-            _check_sequence(certificate, facts, checks)
-    except (KeyError, TypeError, ValueError) as error:
-        checks.append(Check("statistics", False, str(facts), f"not understood ({error})"))
-        return None
-    p_value = binomial_p_value(violations, n, coverage)
-    checks.append(
-        Check(
-            "binomial test",
-            violations <= n and p_value <= 1.0 - confidence,
-            f"{violations} of {n} above the bound",
-            f"p-value {p_value:.6g}, allowed {1.0 - confidence:.6g}",
-        )
-    )
-    if data is None:
-        left.append(
-            "the statistical part: pass data= to recompute the errors on the held-out inputs"
-        )
-        return None
-    inputs, deciding = _halves(facts, data)
-    if inputs is None:
-        checks.append(
-            Check("held-out inputs", False, str(facts.get("data_sha256")), "another hash")
-        )
-        return None
-    errors = output_errors(reader.outputs(original, inputs), reader.outputs(reduced, inputs))
-    found = int(np.count_nonzero(~(errors <= certificate.bound * certificate.scale)))
-    checks.append(Check("held-out inputs", len(errors) == n, str(n), str(len(errors))))
-    checks.append(Check("violations", found == violations, str(violations), str(found)))
-    left.append("the earlier cuts of the tested sequence: their networks are not at hand")
-    return deciding
-
-
-def _check_sequence(certificate: Certificate, facts: dict[str, Any], checks: list[Check]) -> None:
-    """Compare the record of the walk with what its violations say; the networks are not needed."""
-    n, allowed = facts["n"], 1.0 - facts["confidence"]
-    steps = [dict(step) for step in facts["sequence"]]
-    accepted: list[bool] = []
-    for at, step in enumerate(steps):
-        violations = check_integer(step["violations"], "violations", "verify")
-        p_value = binomial_p_value(violations, n, facts["coverage"])
-        accepted.append(violations <= n and p_value <= allowed)
-        _check_number(checks, f"cut {at}: p-value", float(step["p_value"]), p_value)
-        stated = step["accepted"]
-        passed = stated is accepted[-1]
-        checks.append(Check(f"cut {at}: accepted", passed, str(stated), str(accepted[-1])))
-    walked = bool(steps) and all(accepted[:-1])
-    checks.append(
-        Check("walk", walked, f"{len(steps)} cuts", "at least one, all but the last accepted")
-    )
-    if not walked:
-        return
-    stop = None if accepted[-1] else len(steps) - 1
-    stated = facts.get("stopped_at")
-    checks.append(Check("walk: stopped at", stated == stop, str(stated), str(stop)))
-    last = max(0, len(steps) - (1 if accepted[-1] else 2))  # the last accepted, else the first cut
-    kept, cut = certificate.states[0], steps[last]["states"]
-    checks.append(Check("walk: kept cut", kept == cut, f"{kept} states", f"{cut} states"))
-    if certificate.tol is None or kept != cut:
-        return
-    bound, tol = certificate.bound, certificate.tol
-    if not accepted[0]:  # an order statistic of the first cut, above the tolerance it failed
-        checks.append(Check("bound", bound > tol, f"{bound:.12g}", f"above {tol:.12g}"))
-        return
-    checks.append(Check("bound", bound == tol, f"{bound:.12g}", f"{tol:.12g}, as was tested"))
-    tested, stated = steps[last]["violations"], facts["violations"]
-    checks.append(Check("violations", stated == tested, str(stated), f"{tested} in the walk"))
-
-
-def _halves(facts: dict[str, Any], data: Any) -> tuple[Any, Any]:
-    """Return the held-out inputs within ``data`` and the deciding ones, None where not found."""
-    values = np.asarray(data)
-    if data_sha256(values) == facts.get("data_sha256"):
-        return data, None
-    seed, fraction = facts.get("split_seed"), facts.get("split_fraction", 0.5)
-    if seed is None or len(values) < 2:
-        return None, None
-    try:
-        decide, certify = split_indices(len(values), int(seed), fraction=float(fraction))
-    except (DataError, TypeError, ValueError):
-        return None, None
-    if data_sha256(values[certify]) != facts.get("data_sha256"):
-        return None, None
-    return data[certify], data[decide]
 
 
 def _check_scale(
@@ -460,7 +304,7 @@ def _check_scale(
 
 
 def _compare_scale(certificate: Certificate, found: float, checks: list[Check]) -> None:
-    passed = _agree(certificate.scale, found, SCALE_AGREEMENT)
+    passed = agree(certificate.scale, found, SCALE_AGREEMENT)
     checks.append(Check("output scale", passed, f"{certificate.scale:.9g}", f"{found:.9g}"))
 
 

@@ -12,6 +12,8 @@ import typer
 from ssmred.cli import measuring
 from ssmred.cli.console import BadInputError, Console, epilog, plain
 from ssmred.cli.inspecting import EXAMPLES, inspect
+from ssmred.cli.planning import EXAMPLES as PLAN_EXAMPLES
+from ssmred.cli.planning import plan
 from ssmred.cli.pruning import EXAMPLES as PRUNE_EXAMPLES
 from ssmred.cli.pruning import prune
 from ssmred.cli.rigorous import verify_rigorously
@@ -84,6 +86,7 @@ def _version(wanted: bool) -> None:
         "ssmred zoo",
         "ssmred inspect weights.safetensors",
         "ssmred reduce zoo:fashion-mnist-s4d --states 0.2 --out small",
+        "ssmred plan --coverage 0.999 --confidence 0.95",
         "ssmred verify small",
         "ssmred latency small",
         "ssmred prune --example > prune.toml",
@@ -461,6 +464,7 @@ def zoo(
 
 
 app.command(epilog=epilog(*EXAMPLES))(inspect)
+app.command(epilog=epilog(*PLAN_EXAMPLES))(plan)
 app.command(epilog=epilog(*PRUNE_EXAMPLES))(prune)
 
 

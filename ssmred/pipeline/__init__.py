@@ -2,13 +2,16 @@
 
 from ssmred.pipeline.inspected import Inspection
 from ssmred.pipeline.inspection import inspect
+from ssmred.pipeline.prediction import BoundedPredictor, Predictions
 from ssmred.pipeline.quadratic_bound import quadratic_bound
 from ssmred.pipeline.reduction import reduce
 from ssmred.pipeline.result import Alternative, ReductionResult, RemovalCurve, load
 
 __all__ = [
     "Alternative",
+    "BoundedPredictor",
     "Inspection",
+    "Predictions",
     "ReductionResult",
     "RemovalCurve",
     "inspect",

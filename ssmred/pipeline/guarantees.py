@@ -13,12 +13,16 @@ from torch import nn
 
 from ssmred._version import __version__
 from ssmred.certify import (
+    DECISION_THEOREMS,
+    THEOREMS,
     Certificate,
     InputSet,
     LayerRecord,
     NetworkGraph,
     data_sha256,
+    decision_changes,
     fixed_sequence_test,
+    has_decisions,
     layer_bounds,
     layer_records,
     network_bound,
@@ -129,8 +133,9 @@ def certify_statistically(
     """Cut as far as held-out inputs show, with the confidence asked for.
 
     One half of the data chooses the cuts and their order; the other half tests them in that order,
-    the most cautious first, and stops at the first failure. Theory:
-    ``theory/fixed-sequence-testing.md``, ``theory/statistical-certificate.md``.
+    the most cautious first, and stops at the first failure. Where outputs are scores of classes
+    it also counts changed decisions. Theory: ``theory/fixed-sequence-testing.md``,
+    ``theory/statistical-certificate.md``, ``theory/decision-changes.md``.
     """
     weigh, held_out = _given(request.weigh), _given(request.certify)
     wanted = outputs(model, weigh)
@@ -147,8 +152,13 @@ def certify_statistically(
     advance = bars.stage("testing on held-out inputs", len(sequence))
     truth = outputs(model, held_out)
     errors = np.empty((len(sequence), len(held_out)))
+    decisions: list[dict[str, Any]] = []
     for row, candidate in zip(errors, sequence, strict=True):
-        row[:] = output_errors(truth, outputs(candidate.model, held_out))
+        answers = outputs(candidate.model, held_out)
+        row[:] = output_errors(truth, answers)
+        if has_decisions(truth):  # one of these cuts is chosen below, by these inputs
+            changes = decision_changes(truth, answers, request.confidence, cuts=len(sequence))
+            decisions.append(changes.to_json())
         advance(1)
     facts: dict[str, Any] = {
         "coverage": request.coverage,
@@ -174,13 +184,18 @@ def certify_statistically(
             }
             for step in test.steps
         ]
+    kept = accepted or 0
+    cut, row = sequence[kept], errors[kept]
     if accepted is None:
         # A single cut, fixed before the held-out inputs were looked at.
-        cut, row = sequence[0], errors[0]
         level = order_statistic_bound(row, request.coverage, request.confidence)
         bound = _relative(level, scale)
     else:
-        cut, row, bound = sequence[accepted], errors[accepted], float(request.tol or 0.0)
+        bound = float(request.tol or 0.0)
+    theorems = THEOREMS["statistical"]
+    if decisions:
+        facts["decisions"] = decisions[kept]
+        theorems += DECISION_THEOREMS
     facts["violations"] = int(np.count_nonzero(~(row <= bound * scale)))
     certificate = _certificate(
         model,
@@ -192,6 +207,7 @@ def certify_statistically(
         scale_source=f"root mean square over {len(weigh)} inputs that took part in the decision",
         layers=_layer_records(network, cut, request),
         statistics=facts,
+        theorems=theorems,
     )
     return Outcome(cut, removal, certificate, trials)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +16,7 @@ from ssmred.errors import CheckpointError
 from ssmred.networks import load_network, save_network
 from ssmred.networks.writing import new_folder
 from ssmred.pipeline.methods import SUBSET, check_method
+from ssmred.pipeline.prediction import BoundedPredictor, Predictions
 from ssmred.report import plot_reduction, table
 
 if TYPE_CHECKING:
@@ -141,6 +143,55 @@ class ReductionResult:
         return "\n".join(lines)
 
     __str__ = summary
+
+    @cached_property
+    def _predictor(self) -> BoundedPredictor:
+        return BoundedPredictor(self.original, self.model)
+
+    def predict(self, inputs: Any, *, progress: bool = False) -> Predictions:
+        """Predict with the reduced network and bound the error of every single answer.
+
+        ``||f(x) - f^(x)||_2 <= error_bound`` for each input x, from what the reduced network
+        computes on it; the original does not run.
+
+        Parameters
+        ----------
+        inputs : torch.Tensor, numpy.ndarray or DataLoader
+            (n, T, ...), in the model's type; any length.
+        progress : bool
+            Show a bar on standard error.
+
+        Returns
+        -------
+        Predictions
+            ``prediction, error_bound = result.predict(x)``; ``guaranteed`` tells where the
+            original decides for the same class, ``cost`` what the bounds cost.
+
+        Raises
+        ------
+        DataError
+            If the network does not run on the inputs.
+        UnsupportedOperationError
+            If an operation has no rule, or is a user's own.
+
+        Notes
+        -----
+        Certificate level FLOAT, about the stored weights in exact arithmetic, whatever the
+        certificate's guarantee is. Usually vacuous for gated networks: docs/certificates.md has
+        figures. Theory: ``theory/observed-bound.md``.
+
+        Examples
+        --------
+        >>> import torch, ssmred
+        >>> from ssmred.networks.deep import DeepSSM
+        >>> model = DeepSSM(1, 3, channels=2, states=8, layers=1, mixing="linear").eval()
+        >>> result = ssmred.reduce(model, states=0.75, horizon=20, progress=False)
+        >>> x = torch.ones(2, 20, 1)
+        >>> prediction, error_bound = result.predict(x)
+        >>> bool(((model(x) - prediction).norm(dim=-1) <= error_bound + 1e-5).all())
+        True
+        """
+        return self._predictor.predict(inputs, progress=progress)
 
     def plot(self, path: str | Path | None = None) -> Figure:
         """Draw the error curve, the states kept per layer and the error budget.

@@ -154,8 +154,8 @@ def _apply(node, p, x, u, reduced):
     if op == "reverse":
         return np.flip(x, _axis(p["axis"], x))
     if op == "delay":
-        late = np.zeros_like(x)
-        late[..., 1:] = x[..., :-1]
+        late, steps = np.zeros_like(x), int(p.get("steps") or 1)
+        late[..., steps:] = x[..., : max(x.shape[-1] - steps, 0)]
         return late
     if op == "permute":
         return np.transpose(x, (0, *(1 + int(a) % (x.ndim - 1) for a in p["order"])))
