@@ -90,6 +90,11 @@ class ReductionResult:
         Wall time of the reduction.
     method : str
         How the layers' systems were made smaller.
+    request : dict or None
+        The arguments of `ssmred.reduce` that ask for this again, as JSON types; of the data their
+        shape, type and hash. None where an older version did not record it.
+    machine : str
+        Where it was made: processor, system, versions.
     """
 
     model: nn.Module
@@ -101,6 +106,8 @@ class ReductionResult:
     alternatives: tuple[Alternative, ...]
     seconds: float
     method: str = SUBSET
+    request: dict[str, Any] | None = None
+    machine: str = ""
 
     @property
     def removed(self) -> float:
@@ -197,6 +204,8 @@ class ReductionResult:
             "alternatives": [asdict(a) for a in self.alternatives],
             "seconds": self.seconds,
             "method": self.method,
+            "request": self.request,
+            "machine": self.machine,
         }
 
 
@@ -244,7 +253,10 @@ def _read_record(folder: Path) -> dict[str, Any]:
             "path": RemovalCurve(np.asarray(curve["states"]), np.asarray(curve["error"])),
             "alternatives": tuple(Alternative(**row) for row in record["alternatives"]),
             "seconds": float(record["seconds"]),
-            "method": check_method(record.get("method", SUBSET)),  # older ones do not say
+            # what older ones do not say
+            "method": check_method(record.get("method", SUBSET)),
+            "request": record.get("request"),
+            "machine": str(record.get("machine", "")),
         }
     except (OSError, ValueError, KeyError, TypeError) as error:
         if isinstance(error, CheckpointError):

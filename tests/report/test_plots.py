@@ -17,8 +17,8 @@ from matplotlib.figure import Figure
 
 from ssmred.certify import QuadraticBlock, quadratic_chain_bound
 from ssmred.errors import ShapeError, UnsupportedOperationError
-from ssmred.report import figures, plot_latency, plot_reduction, plot_weights
-from ssmred.report.plots import ReductionPicture, picture_of
+from ssmred.report import figures, plot_latency, plot_layers, plot_reduction, plot_weights
+from ssmred.report.picture import ReductionPicture, picture_of
 
 ROOT = Path(__file__).resolve().parents[2]
 
