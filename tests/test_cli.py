@@ -105,7 +105,9 @@ def command(place: Path, *words: str) -> subprocess.CompletedProcess[str]:
 # Help ---------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", ["", "reduce", "inspect", "verify", "latency", "prune", "zoo"])
+@pytest.mark.parametrize(
+    "name", ["", "reduce", "inspect", "verify", "latency", "report", "prune", "zoo"]
+)
 def test_every_help_has_examples_and_exit_codes(run, name):
     words = [name] if name else []
     text = run(*words, "--help").stdout

@@ -9,24 +9,27 @@ from typing import Annotated, Any, Literal
 import typer
 
 from ssmred.cli import measuring
-from ssmred.cli.console import BadInputError, Console, DamagedFolderError, epilog, plain
+from ssmred.cli.console import BadInputError, Console, epilog
+from ssmred.cli.folders import (
+    Data,
+    Factory,
+    Folder,
+    Json,
+    Quiet,
+    Weights,
+    loaded,
+    sequences_of,
+    write_record,
+)
 from ssmred.cli.inspecting import EXAMPLES, inspect
 from ssmred.cli.pruning import EXAMPLES as PRUNE_EXAMPLES
 from ssmred.cli.pruning import prune
-from ssmred.cli.sources import (
-    check_new_folder,
-    check_result_folder,
-    input_set,
-    load_data,
-    load_model,
-    needs_class,
-    zoo_data,
-)
-from ssmred.errors import CheckpointError
+from ssmred.cli.reporting import EXAMPLES as REPORT_EXAMPLES
+from ssmred.cli.reporting import report, written_out
+from ssmred.cli.sources import check_new_folder, input_set, load_data, load_model
 
 __all__ = ["app", "main"]
 
-REPORT = "report.json"
 PICTURE = "reduction.png"
 
 app = typer.Typer(
@@ -37,32 +40,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
-
-Json = Annotated[
-    bool, typer.Option("--json", help="Print one JSON object to stdout and nothing else there.")
-]
-Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print errors only.")]
-Data = Annotated[
-    Path | None,
-    typer.Option(
-        help="Inputs (n, T, features), or tokens (n, T): .npy, .npz or .safetensors; the array "
-        "'inputs', or the only one.",
-        metavar="FILE",
-    ),
-]
-Folder = Annotated[Path, typer.Argument(help="What `ssmred reduce --out` wrote.", metavar="DIR")]
-Weights = Annotated[
-    Path | None, typer.Option(help="Weights for a factory's network.", metavar="FILE.safetensors")
-]
-Factory = Annotated[
-    str | None,
-    typer.Option(
-        "--model",
-        help="zoo:NAME or package.module:function; needed only for a network whose operations "
-        "could not be written into the folder.",
-        metavar="MODEL",
-    ),
-]
 
 
 def main() -> None:
@@ -85,6 +62,7 @@ def _version(wanted: bool) -> None:
         "ssmred reduce zoo:fashion-mnist-s4d --states 0.2 --out small",
         "ssmred verify small",
         "ssmred latency small",
+        "ssmred report small",
         "ssmred prune --example > prune.toml",
     )
 )
@@ -110,6 +88,7 @@ def _root(
     )
 )
 def reduce(
+    context: typer.Context,
     model: Annotated[
         str,
         typer.Argument(
@@ -253,6 +232,7 @@ def reduce(
         )
         facts: dict[str, Any] = {
             "model": source.name,
+            "command": written_out(context),
             "out": out,
             "method": result.method,
             "states": {"kept": result.states[0], "full": result.states[1]},
@@ -268,7 +248,7 @@ def reduce(
         result.save(out)
         result.plot(out / PICTURE)
         facts["picture"] = out / PICTURE
-        _write_report(out, facts)
+        write_record(out, facts)
         console.show(result.summary())
         if measured:
             console.show(f"\n{measured}")
@@ -298,21 +278,20 @@ def verify(
     """
     console = Console("verify", as_json=as_json, quiet=quiet)
     with console.guarded():
-        result = _loaded(folder, model, weights)
-        sequences = _sequences(folder, data, result)
-        if sequences is not None and data is None and result.certificate.statistics is None:
-            sequences = None  # the zoo's data has no part in a statement that used none
+        result = loaded(folder, model, weights)
+        sequences = sequences_of(folder, data, result)
+        evidence = measuring.evidence_of(result, sequences, given=data is not None)
         from ssmred.certify import verify as recompute
 
-        report = recompute(result.certificate, result.original, result.model, data=sequences)
-        console.show(report)
+        found = recompute(result.certificate, result.original, result.model, data=evidence)
+        console.show(found)
         verdict = (
             "what was recomputed agrees; what was not is listed above"
-            if report.not_recomputed
+            if found.not_recomputed
             else "the certificate holds for the two networks stored there"
         )
         console.show(f"\n{folder}: {verdict}.")
-        console.finish({"folder": folder, "verification": measuring.verification_facts(report)})
+        console.finish({"folder": folder, "verification": measuring.verification_facts(found)})
 
 
 @app.command(
@@ -352,15 +331,15 @@ def latency(
     """
     console = Console("latency", as_json=as_json, quiet=quiet)
     with console.guarded():
-        result = _loaded(folder, model, weights)
-        sequences = _sequences(folder, data, result)
+        result = loaded(folder, model, weights)
+        sequences = sequences_of(folder, data, result)
         if sequences is None:
             sequences = measuring.random_inputs(
                 result.original, steps or result.certificate.horizon
             )
         from ssmred.deploy import latency as measure
 
-        report = measure(
+        measured = measure(
             result.original,
             result.model,
             sequences,
@@ -372,9 +351,9 @@ def latency(
         if picture is not None:
             from ssmred.report import plot_latency
 
-            plot_latency(report, picture)
-        console.show(report)
-        console.finish({"folder": folder, "latency": report.to_dict()})
+            plot_latency(measured, picture)
+        console.show(measured)
+        console.finish({"folder": folder, "latency": measured.to_dict()})
 
 
 @app.command(
@@ -421,39 +400,6 @@ def zoo(
         console.finish({"networks": listed})
 
 
+app.command(epilog=epilog(*REPORT_EXAMPLES))(report)
 app.command(epilog=epilog(*EXAMPLES))(inspect)
 app.command(epilog=epilog(*PRUNE_EXAMPLES))(prune)
-
-
-def _loaded(folder: Path, model: str | None, weights: Path | None) -> Any:
-    check_result_folder(folder)
-    if model is None and needs_class(folder):
-        raise BadInputError(
-            f"{folder} holds weights of a network whose operations could not be written down; "
-            "give the factory of its class with --model package.module:function"
-        )
-    original = None if model is None else load_model(model, weights).model
-    from ssmred.pipeline.result import load
-
-    try:
-        return load(folder, model=original)
-    except CheckpointError as error:
-        raise DamagedFolderError(f"{folder} was changed or is damaged: {error}") from error
-
-
-def _sequences(folder: Path, data: Path | None, result: Any) -> Any:
-    """Return --data, else the bundled calibration data of a zoo network, else None."""
-    if data is not None:
-        return load_data(data, result.original)
-    try:
-        source = json.loads((folder / REPORT).read_text(encoding="utf-8"))["model"]
-    except (OSError, ValueError, KeyError, TypeError):  # the report is a convenience, not a need
-        return None
-    bundled = zoo_data(source)
-    return None if bundled is None else bundled.calibration.inputs
-
-
-def _write_report(folder: Path, facts: dict[str, Any]) -> None:
-    part = folder / f".{REPORT}.part"
-    part.write_text(json.dumps(plain(facts), indent=1, allow_nan=False), encoding="utf-8")
-    part.replace(folder / REPORT)

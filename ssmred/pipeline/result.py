@@ -15,7 +15,8 @@ from ssmred.errors import CheckpointError
 from ssmred.networks import load_network, save_network
 from ssmred.networks.writing import new_folder
 from ssmred.pipeline.methods import SUBSET, check_method
-from ssmred.report import plot_reduction, table
+from ssmred.report import plot_reduction, save_page, table
+from ssmred.report.page import checked_path
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -158,6 +159,54 @@ class ReductionResult:
             Also save the picture there.
         """
         return plot_reduction(self, path)
+
+    def report(
+        self,
+        path: str | Path,
+        *,
+        data: Any = None,
+        latency: Any = None,
+        title: str = "",
+        progress: bool = False,
+    ) -> Path:
+        """Write the safety report: one page, for a reviewer, that loads nothing from anywhere.
+
+        What was removed where, what is promised and what is not, in plain words, with the
+        assumptions, how to check it and how to make it again. It prints well.
+
+        Parameters
+        ----------
+        path : path-like
+            A ``.html`` file. The write is atomic.
+        data : array, optional
+            What the certificate rests on, as for `ssmred.verify`; without it the page says that
+            this part was not recomputed.
+        latency : LatencyReport or dict, optional
+            What `ssmred.deploy.latency` measured, or its ``to_dict()``.
+        title : str
+            Name of the network on the page; its class by default.
+        progress : bool
+            Show progress bars on standard error.
+
+        Returns
+        -------
+        Path
+            The file.
+
+        Raises
+        ------
+        CertificateError
+            If the certificate does not describe the two networks: it is recomputed first.
+        UnsupportedOperationError
+            If the file does not end in ``.html``.
+        DataError
+            If `latency` holds no measurements.
+        """
+        from ssmred.pipeline.safety import safety_page
+
+        target = checked_path(path)
+        page = safety_page(self, data=data, latency=latency, title=title, progress=progress)
+        return save_page(page, target)
 
     def save(self, folder: str | Path) -> Path:
         """Write both networks, the certificate and the figures of the reduction to a folder.

@@ -25,6 +25,7 @@ def plot_hankel_decay(
     path: str | os.PathLike[str] | None = None,
     *,
     kept: Sequence[np.ndarray] | None = None,
+    columns: int = COLUMNS,
 ) -> Figure:
     """Draw ``sigma_k / sigma_1`` against k, one panel per filter.
 
@@ -39,6 +40,8 @@ def plot_hankel_decay(
     kept : sequence of (H,) int, optional
         States that a reduction kept of every channel: the cut is drawn at their median, and a
         bright band from their 10th to their 90th percentile.
+    columns : int
+        Panels in a row.
 
     Returns
     -------
@@ -73,10 +76,11 @@ def plot_hankel_decay(
                 got=f"{len(cuts)}",
             )
         )
-    columns = min(COLUMNS, len(curves))
+    columns = min(columns, len(curves))
     rows = -(-len(curves) // columns)
     with style():
-        figure = Figure(figsize=(3.0 * columns + 0.6, 2.3 * rows + 0.5), layout="constrained")
+        width = 3.0 if columns > 2 else 4.5
+        figure = Figure(figsize=(width * columns + 0.6, 2.3 * rows + 0.5), layout="constrained")
         panels = figure.subplots(rows, columns, squeeze=False, sharey=True)
         bottom = min(float(_bands(values)[0].min(initial=1.0)) for _, values in curves)
         for index, panel in enumerate(panels.flat):
@@ -110,9 +114,7 @@ def _draw(panel: Axes, name: str, values: np.ndarray, kept: np.ndarray | None) -
         panel.axvspan(few + 0.5, many + 0.5, color=ORANGE, alpha=0.2, linewidth=0)
         panel.axvline(cut + 0.5, color=ORANGE, linestyle=(0, (4, 2)), linewidth=1.6)
         text = f"{cut:.0f} kept" if np.ptp(kept) == 0 else f"median {cut:.0f} kept"
-        panel.text(
-            0.97, 0.95, text, transform=panel.transAxes, ha="right", va="top", fontsize=7.5
-        )
+        panel.set_title(text, fontsize=7.5, loc="right", fontweight="normal")
 
 
 def _bands(values: np.ndarray) -> np.ndarray:

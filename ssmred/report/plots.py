@@ -111,9 +111,7 @@ def _checked(result: Any, where: str) -> ReductionPicture:
     for name, (got, expected) in lengths.items():
         if got != expected:
             raise ShapeError(
-                message(
-                    where, f"{name} has the wrong length", expected=f"{expected}", got=f"{got}"
-                )
+                message(where, f"{name} has the wrong length", expected=f"{expected}", got=f"{got}")
             )
     return picture
 
