@@ -18,7 +18,7 @@ from ssmred.pipeline.reduction import count
 from ssmred.report.page import LayerDecay, SafetyPage
 from ssmred.report.picture import picture_of
 
-__all__ = ["layer_numbers", "safety_page"]
+__all__ = ["decay_of", "layer_numbers", "safety_page"]
 
 
 def safety_page(
@@ -63,7 +63,7 @@ def safety_page(
         decays = []
         for layer in network.layers:
             counts = kept.get(layer.name)
-            decays.append(_decay(layer.name, layer.system, certificate.horizon, counts))
+            decays.append(decay_of(layer.name, layer.system, certificate.horizon, counts))
             advance(1)
     return SafetyPage(
         title=title or type(result.original).__name__,
@@ -81,17 +81,17 @@ def safety_page(
         command=command,
         folder=folder,
         latency=latency.to_dict() if isinstance(latency, LatencyReport) else latency,
-        squared=[layer.name for layer in network.layers if layer.squared],
     )
 
 
-def _decay(name: str, system: Any, horizon: int | None, kept: np.ndarray | None) -> LayerDecay:
+def decay_of(name: str, system: Any, horizon: int | None, kept: np.ndarray | None) -> LayerDecay:
     """Return the Hankel singular values of ``C (z I - A)^-1 B``, as an inspection does."""
+    wide = system.outputs > system.inputs
     try:
         values = hankel_singular_values(system.replace(recurrence="standard"), horizon=horizon)
     except (UnstableSystemError, AccuracyError) as error:
-        return LayerDecay(name, None, kept, str(error))
-    return LayerDecay(name, values.reshape(-1, values.shape[-1]), kept)
+        return LayerDecay(name, None, kept, str(error), wide)
+    return LayerDecay(name, values.reshape(-1, values.shape[-1]), kept, "", wide)
 
 
 def layer_numbers(result: Any) -> tuple[int, int]:

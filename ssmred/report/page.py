@@ -46,12 +46,15 @@ class LayerDecay:
         States kept of every channel, where they are told apart.
     problem : str
         Why there are no values.
+    wide : bool
+        Whether it has more outputs than inputs, some of which the layer squares.
     """
 
     name: str
     values: np.ndarray | None
     kept: np.ndarray | None
     problem: str = ""
+    wide: bool = False
 
 
 @dataclass(frozen=True, eq=False)
@@ -86,8 +89,6 @@ class SafetyPage:
         Where the result lies; "" where it was not saved.
     latency : dict or None
         ``LatencyReport.to_dict()``; None where nothing was measured.
-    squared : sequence of str
-        Layers that square some of their filter's outputs.
     """
 
     title: str
@@ -105,7 +106,6 @@ class SafetyPage:
     command: str = ""
     folder: str = ""
     latency: Mapping[str, Any] | None = None
-    squared: Sequence[str] = ()
 
 
 def save_page(page: SafetyPage, path: str | os.PathLike[str]) -> Path:

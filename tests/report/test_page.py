@@ -228,7 +228,7 @@ def test_bounds_are_rounded_up(value):
 def test_hostile_names_are_shown_and_do_nothing(name):
     stated = renamed(certificate("worst-case", scale_source=name, metric=name), name)
     problem = LayerDecay(name, None, None, name)
-    facts = page(stated, title=name, machine=name, command=name, folder=name, squared=[name])
+    facts = page(stated, title=name, machine=name, command=name, folder=name)
     facts = dataclasses.replace(facts, decays=[problem, *facts.decays])
     plain = read(certificate("worst-case"))
     found = Reader(render(facts))
