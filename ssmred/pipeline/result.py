@@ -197,7 +197,7 @@ class ReductionResult:
         ------
         CertificateError
             If the certificate does not describe the two networks: it is recomputed first.
-        UnsupportedOperationError
+        RequestError
             If the file does not end in ``.html``.
         DataError
             If `latency` holds no measurements.

@@ -20,7 +20,7 @@ from matplotlib.figure import Figure
 
 from ssmred._version import __version__
 from ssmred.certify import Certificate, LayerRecord, Verification, rounded_up
-from ssmred.errors import DataError, UnsupportedOperationError, message
+from ssmred.errors import DataError, RequestError, message
 from ssmred.report.decay import plot_hankel_decay
 from ssmred.report.figures import embedded
 from ssmred.report.picture import ReductionPicture
@@ -123,7 +123,7 @@ def save_page(page: SafetyPage, path: str | os.PathLike[str]) -> Path:
 
     Raises
     ------
-    UnsupportedOperationError
+    RequestError
         If the file has another suffix.
     """
     from ssmred.networks.writing import write_text  # its room needs torch, figures do not
@@ -139,7 +139,7 @@ def checked_path(path: str | os.PathLike[str]) -> Path:
     """Return the path of a report, or refuse what is no page's name."""
     target = Path(path)
     if target.suffix.lower() not in SUFFIXES:
-        raise UnsupportedOperationError(
+        raise RequestError(
             message(
                 "report",
                 "the report is a page",

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 import ssmred
-from ssmred.errors import CertificateError, UnsupportedOperationError
+from ssmred.errors import CertificateError, RequestError
 from ssmred.gramians import hankel_singular_values
 from ssmred.networks.deep import DeepLQO, DeepSSM
 from ssmred.pipeline.safety import decay_of, layer_numbers, safety_page
@@ -172,7 +172,7 @@ def test_latency_is_handed_through(tmp_path):
 
 def test_the_name_is_looked_at_before_the_work(tmp_path, monkeypatch):
     monkeypatch.setattr("ssmred.pipeline.safety.verify", pytest.fail)
-    with pytest.raises(UnsupportedOperationError, match="html"):
+    with pytest.raises(RequestError, match="html"):
         CASES["layer"]().report(tmp_path / "report.pdf")
 
 

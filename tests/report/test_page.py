@@ -12,7 +12,7 @@ import xml.etree.ElementTree as ET
 import pytest
 
 from ssmred.certify import ASSUMPTIONS, rounded_up
-from ssmred.errors import DataError, UnsupportedOperationError
+from ssmred.errors import DataError, RequestError
 from ssmred.report import page as page_module
 from ssmred.report import save_page
 from ssmred.report.page import LayerDecay, render
@@ -314,6 +314,6 @@ def test_an_interrupted_write_leaves_the_old_page(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("name", ["report.pdf", "report", "thesis.tex"])
 def test_only_pages_are_written(tmp_path, name):
-    with pytest.raises(UnsupportedOperationError, match=r"\.html"):
+    with pytest.raises(RequestError, match=r"\.html"):
         save_page(page(certificate("layer")), tmp_path / name)
     assert not list(tmp_path.iterdir())
