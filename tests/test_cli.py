@@ -113,7 +113,7 @@ def command(place: Path, *words: str) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.mark.parametrize(
-    "name", ["", "reduce", "inspect", "plan", "verify", "latency", "prune", "zoo"]
+    "name", ["", "reduce", "inspect", "plan", "verify", "latency", "report", "prune", "zoo"]
 )
 def test_every_help_has_examples_and_exit_codes(run, name):
     words = [name] if name else []

@@ -9,7 +9,7 @@ from ssmred.certify import (  # noqa: F401  (these modules fill the table of rul
     rules_ssm,
 )
 from ssmred.certify.blocks import BlockGains, Blocks, network_blocks
-from ssmred.certify.certificate import Certificate, LayerRecord, layer_records
+from ssmred.certify.certificate import Certificate, LayerRecord, layer_records, rounded_up
 from ssmred.certify.chain import (
     ChainBound,
     LayerBound,
@@ -112,6 +112,7 @@ __all__ = [
     "register_model_reader",
     "relative_bound",
     "required_samples",
+    "rounded_up",
     "rule",
     "sample_plan",
     "signal_energies",

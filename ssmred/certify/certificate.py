@@ -12,6 +12,7 @@ import os
 import tempfile
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
+from decimal import ROUND_CEILING, Context
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from ssmred.certify.guarantees import ASSUMPTIONS, GUARANTEES, LEVELS, THEOREMS,
 from ssmred.certify.inputs import InputSet
 from ssmred.errors import CertificateError, message
 
-__all__ = ["SCHEMA", "Certificate", "LayerRecord", "layer_records"]
+__all__ = ["SCHEMA", "Certificate", "LayerRecord", "layer_records", "rounded_up"]
 
 SCHEMA = 2
 """Version of the file format; a reader refuses newer ones. Version 1 had no `SEAL`."""
@@ -30,6 +31,21 @@ SEAL = "content_sha256"
 """Field of the file that holds the hash of all others."""
 
 FORMAT = "ssmred-certificate"
+
+
+def rounded_up(value: float, digits: int = 3) -> str:
+    """Return a bound with so many digits, never less than it is.
+
+    Examples
+    --------
+    >>> rounded_up(0.0300100), rounded_up(0.05), rounded_up(math.inf)
+    ('0.0301', '0.05', 'inf')
+    """
+    if not math.isfinite(value):
+        return f"{value:g}"
+    # of the shortest decimal that names the float, so that 0.05 stays 0.05
+    above = Context(prec=digits, rounding=ROUND_CEILING).create_decimal(repr(float(value)))
+    return f"{float(above):.{digits}g}"
 
 
 @dataclass(frozen=True)
@@ -365,24 +381,25 @@ class Certificate:
     def statement(self) -> str:
         """Return what is claimed, as one sentence."""
         length = "every length" if self.horizon is None else f"length {self.horizon}"
+        bound = rounded_up(self.bound)
         if self.guarantee == "layer":
             return (
                 f"Every layer's impulse response ({length}) is within a relative h2 error of "
-                f"{self.bound:.3g} of the original's. Nothing is said about the network's output."
+                f"{bound} of the original's. Nothing is said about the network's output."
             )
         if self.guarantee == "statistical":
             facts = self.statistics or {}
             text = (
                 f"With confidence {facts.get('confidence')}, at least a fraction "
                 f"{facts.get('coverage')} of inputs like the {facts.get('n')} held-out ones move "
-                f"the output by at most {self.bound:.3g} of its scale."
+                f"the output by at most {bound} of its scale."
             )
             if facts.get("decisions") is None:
                 return text
             changes = DecisionChanges.from_json(facts["decisions"])
             return f"{text} {changes.statement()}"
         inputs = InputSet.from_json(self.inputs or {}).describe()
-        return f"For {inputs}, {length}, the output moves by at most {self.bound:.3g} of its scale."
+        return f"For {inputs}, {length}, the output moves by at most {bound} of its scale."
 
     def __str__(self) -> str:
         kept, full = self.states

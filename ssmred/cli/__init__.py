@@ -1,4 +1,4 @@
-"""The command line: ``ssmred reduce | inspect | verify | latency | prune | zoo``."""
+"""The command line: ``ssmred reduce | inspect | verify | latency | report | prune | zoo``."""
 
 from ssmred.cli.commands import app, main
 

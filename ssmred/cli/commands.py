@@ -10,22 +10,32 @@ from typing import Annotated, Any, Literal
 import typer
 
 from ssmred.cli import measuring
-from ssmred.cli.console import BadInputError, Console, epilog, plain
+from ssmred.cli.console import BadInputError, Console, epilog
+from ssmred.cli.folders import (
+    Data,
+    Factory,
+    Folder,
+    Json,
+    Quiet,
+    Weights,
+    loaded,
+    sequences_of,
+    write_record,
+)
 from ssmred.cli.inspecting import EXAMPLES, inspect
 from ssmred.cli.planning import EXAMPLES as PLAN_EXAMPLES
 from ssmred.cli.planning import plan
 from ssmred.cli.pruning import EXAMPLES as PRUNE_EXAMPLES
 from ssmred.cli.pruning import prune
+from ssmred.cli.reporting import EXAMPLES as REPORT_EXAMPLES
+from ssmred.cli.reporting import report, written_out
 from ssmred.cli.rigorous import verify_rigorously
 from ssmred.cli.sources import (
-    REPORT,
     check_new_folder,
     input_set,
     load_certificate,
     load_data,
     load_model,
-    load_result,
-    sequences_of,
 )
 
 __all__ = ["app", "main"]
@@ -40,32 +50,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
-
-Json = Annotated[
-    bool, typer.Option("--json", help="Print one JSON object to stdout and nothing else there.")
-]
-Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print errors only.")]
-Data = Annotated[
-    Path | None,
-    typer.Option(
-        help="Inputs (n, T, features), or tokens (n, T): .npy, .npz or .safetensors; the array "
-        "'inputs', or the only one.",
-        metavar="FILE",
-    ),
-]
-Folder = Annotated[Path, typer.Argument(help="What `ssmred reduce --out` wrote.", metavar="DIR")]
-Weights = Annotated[
-    Path | None, typer.Option(help="Weights for a factory's network.", metavar="FILE.safetensors")
-]
-Factory = Annotated[
-    str | None,
-    typer.Option(
-        "--model",
-        help="zoo:NAME or package.module:function; needed only for a network whose operations "
-        "could not be written into the folder.",
-        metavar="MODEL",
-    ),
-]
 
 
 def main() -> None:
@@ -89,6 +73,7 @@ def _version(wanted: bool) -> None:
         "ssmred plan --coverage 0.999 --confidence 0.95",
         "ssmred verify small",
         "ssmred latency small",
+        "ssmred report small",
         "ssmred prune --example > prune.toml",
     )
 )
@@ -114,6 +99,7 @@ def _root(
     )
 )
 def reduce(
+    context: typer.Context,
     model: Annotated[
         str,
         typer.Argument(
@@ -257,6 +243,7 @@ def reduce(
         )
         facts: dict[str, Any] = {
             "model": source.name,
+            "command": written_out(context),
             "out": out,
             "method": result.method,
             "states": {"kept": result.states[0], "full": result.states[1]},
@@ -272,7 +259,7 @@ def reduce(
         result.save(out)
         result.plot(out / PICTURE)
         facts["picture"] = out / PICTURE
-        _write_report(out, facts)
+        write_record(out, facts)
         console.show(result.summary())
         if measured:
             console.show(f"\n{measured}")
@@ -331,30 +318,29 @@ def verify(
             return
         if save is not None:
             raise BadInputError("--save writes what --rigorous found; give both")
-        result = load_result(folder, model, weights)
+        result = loaded(folder, model, weights)
         if certificate is not None:
             result = replace(result, certificate=load_certificate(certificate))
         sequences = sequences_of(folder, data, result)
-        if sequences is not None and data is None and result.certificate.statistics is None:
-            sequences = None  # the zoo's data has no part in a statement that used none
+        evidence = measuring.evidence_of(result, sequences, given=data is not None)
         from ssmred.certify import verify as recompute
 
         with console.stages() as progress:
-            report = recompute(
+            found = recompute(
                 result.certificate,
                 result.original,
                 result.model,
-                data=sequences,
+                data=evidence,
                 progress=progress,
             )
-        console.show(report)
+        console.show(found)
         verdict = (
             "what was recomputed agrees; what was not is listed above"
-            if report.not_recomputed
+            if found.not_recomputed
             else "the certificate holds for the two networks stored there"
         )
         console.show(f"\n{folder}: {verdict}.")
-        console.finish({"folder": folder, "verification": measuring.verification_facts(report)})
+        console.finish({"folder": folder, "verification": measuring.verification_facts(found)})
 
 
 @app.command(
@@ -394,7 +380,7 @@ def latency(
     """
     console = Console("latency", as_json=as_json, quiet=quiet)
     with console.guarded():
-        result = load_result(folder, model, weights)
+        result = loaded(folder, model, weights)
         sequences = sequences_of(folder, data, result)
         if sequences is None:
             sequences = measuring.random_inputs(
@@ -402,7 +388,7 @@ def latency(
             )
         from ssmred.deploy import latency as measure
 
-        report = measure(
+        measured = measure(
             result.original,
             result.model,
             sequences,
@@ -414,9 +400,9 @@ def latency(
         if picture is not None:
             from ssmred.report import plot_latency
 
-            plot_latency(report, picture)
-        console.show(report)
-        console.finish({"folder": folder, "latency": report.to_dict()})
+            plot_latency(measured, picture)
+        console.show(measured)
+        console.finish({"folder": folder, "latency": measured.to_dict()})
 
 
 @app.command(
@@ -463,12 +449,7 @@ def zoo(
         console.finish({"networks": listed})
 
 
+app.command(epilog=epilog(*REPORT_EXAMPLES))(report)
 app.command(epilog=epilog(*EXAMPLES))(inspect)
 app.command(epilog=epilog(*PLAN_EXAMPLES))(plan)
 app.command(epilog=epilog(*PRUNE_EXAMPLES))(prune)
-
-
-def _write_report(folder: Path, facts: dict[str, Any]) -> None:
-    part = folder / f".{REPORT}.part"
-    part.write_text(json.dumps(plain(facts), indent=1, allow_nan=False), encoding="utf-8")
-    part.replace(folder / REPORT)

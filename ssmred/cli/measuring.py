@@ -13,7 +13,14 @@ if TYPE_CHECKING:
     import torch
     from torch import nn
 
-__all__ = ["described", "measured", "random_inputs", "verification_facts"]
+__all__ = [
+    "described",
+    "evidence_of",
+    "latency_of",
+    "measured",
+    "random_inputs",
+    "verification_facts",
+]
 
 _BATCH = 128
 _RANDOM_SEQUENCES = 32
@@ -57,6 +64,27 @@ def measured(result: Any, test: Any, count: int, console: Console) -> tuple[str,
     report = latency(result.original, result.model, test.inputs[:64], progress=console.progress)
     facts["latency"] = report.to_dict()
     return f"{text}{report}", facts
+
+
+def latency_of(result: Any, sequences: Any, console: Console) -> Any:
+    """Return the latency of both networks of a result, on random inputs where there are none."""
+    from ssmred.deploy import latency
+
+    if sequences is None:
+        sequences = random_inputs(result.original, result.certificate.horizon)
+    return latency(result.original, result.model, sequences, progress=console.progress)
+
+
+def evidence_of(result: Any, sequences: Any, *, given: bool) -> Any:
+    """Return the data that a certificate is recomputed from.
+
+    The zoo's own have no part in a statement that used none; what was given is looked at.
+    """
+    certificate = result.certificate
+    rests = certificate.statistics is not None or "data_sha256" in (
+        certificate.scale_sampling or {}
+    )
+    return sequences if given or rests else None
 
 
 def random_inputs(model: nn.Module, horizon: int | None) -> torch.Tensor:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ssmred.cli.console import BadInputError, DamagedFolderError
+from ssmred.cli.console import BadInputError
 from ssmred.errors import CheckpointError, DataError
 
 if TYPE_CHECKING:
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from ssmred.prune.config import ModelSource
 
 __all__ = [
-    "REPORT",
     "Source",
     "check_new_folder",
     "check_result_folder",
@@ -32,16 +31,12 @@ __all__ = [
     "load_configured",
     "load_data",
     "load_model",
-    "load_result",
     "needs_class",
-    "sequences_of",
     "zoo_data",
 ]
 
 ZOO = "zoo:"
 _RESULT = "result.json"
-REPORT = "report.json"
-"""What a command adds to a result's folder."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -233,46 +228,11 @@ def zoo_data(source: str | None) -> Any:
     return zoo.load(name)[1] if name in zoo.names() else None
 
 
-def load_result(folder: Path, model: str | None, weights: Path | None) -> Any:
-    """Return the result in a folder; `model` names the factory of a class that it needs.
-
-    Raises
-    ------
-    BadInputError, DamagedFolderError
-        If the folder is none, needs a class, or was changed.
-    """
-    check_result_folder(folder)
-    if model is None and needs_class(folder):
-        raise BadInputError(
-            f"{folder} holds weights of a network whose operations could not be written down; "
-            "give the factory of its class with --model package.module:function"
-        )
-    original = None if model is None else load_model(model, weights).model
-    from ssmred.pipeline.result import load
-
-    try:
-        return load(folder, model=original)
-    except CheckpointError as error:
-        raise DamagedFolderError(f"{folder} was changed or is damaged: {error}") from error
-
-
 def load_certificate(path: Path) -> Certificate:
     """Return the certificate in a file."""
     from ssmred.certify import Certificate
 
     return Certificate.load(path)
-
-
-def sequences_of(folder: Path, data: Path | None, result: Any) -> Any:
-    """Return --data, else the bundled calibration data of a zoo network, else None."""
-    if data is not None:
-        return load_data(data, result.original)
-    try:
-        source = json.loads((folder / REPORT).read_text(encoding="utf-8"))["model"]
-    except (OSError, ValueError, KeyError, TypeError):  # the report is a convenience, not a need
-        return None
-    bundled = zoo_data(source)
-    return None if bundled is None else bundled.calibration.inputs
 
 
 def _made_by_factory(text: str) -> nn.Module:

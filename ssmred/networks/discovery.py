@@ -17,7 +17,7 @@ from ssmred.networks.adapters import Adapter, adapter_for, known_families
 from ssmred.networks.capture import capture, check_hooks
 from ssmred.networks.copying import copy_module
 from ssmred.networks.cores import check_core, core_like, full_core
-from ssmred.networks.filters import LinearFilter, is_core
+from ssmred.networks.filters import LinearFilter, is_core, stood_for
 from ssmred.networks.held_poles import held_poles
 from ssmred.networks.layers.lqo import QuadraticOutputs
 from ssmred.systems.diagonal import DiagonalSystem
@@ -200,10 +200,11 @@ def _found(model: nn.Module) -> dict[str, FoundLayer]:
         )
     found: dict[str, FoundLayer] = {}
     inside: list[str] = []
+    left_behind = stood_for(model)
     for path, module in model.named_modules():
         if any(path.startswith(f"{outer}.") for outer in inside):
             continue
-        adapter = None if is_core(module) else adapter_for(module)
+        adapter = None if is_core(module) or left_behind(path) else adapter_for(module)
         if adapter is not None or is_core(module):
             found[path] = FoundLayer(layer_name(path), path, module, adapter)
             inside.append(path)

@@ -11,7 +11,7 @@ from ssmred.errors import UnsupportedOperationError, message
 from ssmred.networks.adapters import adapter_for, known_families
 from ssmred.networks.capture import capture
 from ssmred.networks.discovery import FoundLayer, filter_name, layer_name
-from ssmred.networks.filters import LinearFilter
+from ssmred.networks.filters import LinearFilter, stood_for
 from ssmred.systems.linear import LinearSystem
 
 __all__ = ["SystemChain", "export", "layer_paths", "systems_at"]
@@ -144,9 +144,11 @@ def _is_layer(module: nn.Module) -> bool:
 
 def _layer_paths(model: nn.Module) -> list[str]:
     paths: list[str] = []
+    left_behind = stood_for(model)
     for path, module in model.named_modules():
         inside = any(path.startswith(f"{outer}.") or not outer for outer in paths)
-        if not inside and _is_layer(module):
+        known = isinstance(module, LinearFilter) or not left_behind(path)
+        if not inside and known and _is_layer(module):
             paths.append(path)
     if not paths:
         raise UnsupportedOperationError(

@@ -18,7 +18,7 @@ from ssmred.errors import ShapeError, message
 from ssmred.networks.convolution import convolve
 from ssmred.systems.linear import LinearSystem
 
-__all__ = ["CACHED_LENGTHS", "ChannelFilter", "LinearFilter", "holds_place", "is_core"]
+__all__ = ["CACHED_LENGTHS", "ChannelFilter", "LinearFilter", "holds_place", "is_core", "stood_for"]
 
 CACHED_LENGTHS = 8
 """Spectra kept per layer; the oldest goes first."""
@@ -193,6 +193,21 @@ class LinearFilter(nn.Module, ABC):
 def holds_place(module: Any) -> bool:
     """Tell whether a module is a filter that stands in for a stored layer."""
     return isinstance(module, LinearFilter) and module.stands_for is not None
+
+
+def stood_for(model: nn.Module) -> Callable[[str], bool]:
+    """Return what tells whether the module at a path holds tensors that a filter stands for.
+
+    Such a module is what is left of a stored layer: it has the tensors and computes nothing.
+    """
+    cores = (module for module in model.modules() if isinstance(module, LinearFilter))
+    keys = [key for core in cores for key in core.stands_for or ()]
+
+    def tells(path: str) -> bool:
+        prefix = f"{path}." if path else ""
+        return any(key.startswith(prefix) for key in keys)
+
+    return tells
 
 
 def is_core(module: Any) -> bool:

@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from ssmred.certify import InputSet
+from ssmred.deploy.latency import machine
 from ssmred.networks import ImportedNetwork, import_network
 from ssmred.pipeline.alternatives import alternatives
 from ssmred.pipeline.feedthrough import FULL
@@ -175,6 +176,8 @@ def reduce(
         alternatives=others,
         method=request.method,
         seconds=time.perf_counter() - started,
+        request=request.to_json(),
+        machine=machine(),
     )
 
 

@@ -4,14 +4,20 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import numpy as np
 import torch
 from torch import nn
 
-from ssmred.certify import InputSet, NetworkGraph, required_samples, split_indices
+from ssmred.certify import (
+    InputSet,
+    NetworkGraph,
+    data_sha256,
+    required_samples,
+    split_indices,
+)
 from ssmred.errors import (
     CheckpointError,
     DataError,
@@ -74,6 +80,8 @@ class Request:
         Share of inputs, and confidence, of a statistical statement.
     seed : int
         Seed of the split and of the sampling.
+    data : dict or None
+        Shape, type and hash of all the data, by which they can be told again.
     """
 
     tol: float | None
@@ -90,6 +98,14 @@ class Request:
     coverage: float
     confidence: float
     seed: int
+    data: dict[str, Any] | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the arguments of `ssmred.reduce` that ask for this again, as JSON types."""
+        names = [entry.name for entry in fields(self) if entry.name not in ("weigh", "certify")]
+        asked = {name: getattr(self, name) for name in names}
+        inputs = None if self.inputs is None else self.inputs.to_json()
+        return asked | {"inputs": inputs, "seed": int(self.seed)}
 
 
 def check_request(
@@ -149,7 +165,7 @@ def check_request(
             weigh = tensor
     return Request(
         tol=None if states is not None else float(tol),
-        states=states,
+        states=None if states is None else float(states),
         guarantee=guarantee,
         metric=metric,
         method=check_method(method),
@@ -159,10 +175,21 @@ def check_request(
         inputs=_input_set(inputs, tensor),
         weigh=weigh,
         certify=certify,
-        coverage=coverage,
-        confidence=confidence,
+        coverage=float(coverage),
+        confidence=float(confidence),
         seed=seed,
+        data=None if tensor is None else described_data(tensor),
     )
+
+
+def described_data(data: torch.Tensor) -> dict[str, Any]:
+    """Return the shape, the type and the hash of data."""
+    values = data.numpy()
+    return {
+        "shape": list(values.shape),
+        "dtype": str(values.dtype),
+        "sha256": data_sha256(values),
+    }
 
 
 def with_length_of_data(request: Request, network: ImportedNetwork) -> Request:

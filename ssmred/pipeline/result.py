@@ -17,7 +17,8 @@ from ssmred.networks import load_network, save_network
 from ssmred.networks.writing import new_folder
 from ssmred.pipeline.methods import SUBSET, check_method
 from ssmred.pipeline.prediction import BoundedPredictor, Predictions
-from ssmred.report import plot_reduction, table
+from ssmred.report import plot_reduction, save_page, table
+from ssmred.report.page import checked_path
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -92,6 +93,11 @@ class ReductionResult:
         Wall time of the reduction.
     method : str
         How the layers' systems were made smaller.
+    request : dict or None
+        The arguments of `ssmred.reduce` that ask for this again, as JSON types; of the data their
+        shape, type and hash. None where an older version did not record it.
+    machine : str
+        Where it was made: processor, system, versions.
     """
 
     model: nn.Module
@@ -103,6 +109,8 @@ class ReductionResult:
     alternatives: tuple[Alternative, ...]
     seconds: float
     method: str = SUBSET
+    request: dict[str, Any] | None = None
+    machine: str = ""
 
     @property
     def removed(self) -> float:
@@ -203,6 +211,54 @@ class ReductionResult:
         """
         return plot_reduction(self, path)
 
+    def report(
+        self,
+        path: str | Path,
+        *,
+        data: Any = None,
+        latency: Any = None,
+        title: str = "",
+        progress: bool = False,
+    ) -> Path:
+        """Write the safety report: one page, for a reviewer, that loads nothing from anywhere.
+
+        What was removed where, what is promised and what is not, in plain words, with the
+        assumptions, how to check it and how to make it again. It prints well.
+
+        Parameters
+        ----------
+        path : path-like
+            A ``.html`` file. The write is atomic.
+        data : array, optional
+            What the certificate rests on, as for `ssmred.verify`; without it the page says that
+            this part was not recomputed.
+        latency : LatencyReport or dict, optional
+            What `ssmred.deploy.latency` measured, or its ``to_dict()``.
+        title : str
+            Name of the network on the page; its class by default.
+        progress : bool
+            Show progress bars on standard error.
+
+        Returns
+        -------
+        Path
+            The file.
+
+        Raises
+        ------
+        CertificateError
+            If the certificate does not describe the two networks: it is recomputed first.
+        RequestError
+            If the file does not end in ``.html``.
+        DataError
+            If `latency` holds no measurements.
+        """
+        from ssmred.pipeline.safety import safety_page
+
+        target = checked_path(path)
+        page = safety_page(self, data=data, latency=latency, title=title, progress=progress)
+        return save_page(page, target)
+
     def save(self, folder: str | Path) -> Path:
         """Write both networks, the certificate and the figures of the reduction to a folder.
 
@@ -248,6 +304,8 @@ class ReductionResult:
             "alternatives": [asdict(a) for a in self.alternatives],
             "seconds": self.seconds,
             "method": self.method,
+            "request": self.request,
+            "machine": self.machine,
         }
 
 
@@ -295,7 +353,10 @@ def _read_record(folder: Path) -> dict[str, Any]:
             "path": RemovalCurve(np.asarray(curve["states"]), np.asarray(curve["error"])),
             "alternatives": tuple(Alternative(**row) for row in record["alternatives"]),
             "seconds": float(record["seconds"]),
-            "method": check_method(record.get("method", SUBSET)),  # older ones do not say
+            # what older ones do not say
+            "method": check_method(record.get("method", SUBSET)),
+            "request": record.get("request"),
+            "machine": str(record.get("machine", "")),
         }
     except (OSError, ValueError, KeyError, TypeError) as error:
         if isinstance(error, CheckpointError):

@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from ssmred.errors import DataError, ShapeError, message
-from ssmred.report.figures import BLUE, GREY, clean, save_figure, style
+from ssmred.report.figures import BLUE, GREY, ORANGE, clean, drawable, save_figure, style
 
 __all__ = ["plot_hankel_decay"]
 
@@ -21,7 +21,11 @@ SMALLEST = 1e-16
 
 
 def plot_hankel_decay(
-    curves: Sequence[tuple[str, np.ndarray]], path: str | os.PathLike[str] | None = None
+    curves: Sequence[tuple[str, np.ndarray]],
+    path: str | os.PathLike[str] | None = None,
+    *,
+    kept: Sequence[np.ndarray] | None = None,
+    columns: int = COLUMNS,
 ) -> Figure:
     """Draw ``sigma_k / sigma_1`` against k, one panel per filter.
 
@@ -33,6 +37,11 @@ def plot_hankel_decay(
         Title and Hankel singular values of every channel, falling.
     path : path, optional
         Where to save the figure too (png, pdf, svg by the suffix); the write is atomic.
+    kept : sequence of (H,) int, optional
+        States that a reduction kept of every channel: the cut is drawn at their median, and a
+        bright band from their 10th to their 90th percentile.
+    columns : int
+        Panels in a row.
 
     Returns
     -------
@@ -43,7 +52,7 @@ def plot_hankel_decay(
     DataError
         If there is nothing to draw.
     ShapeError
-        If values are no table.
+        If values are no table, or there are not as many cuts as curves.
     """
     if not curves:
         raise DataError(message("plot_hankel_decay", "there are no Hankel singular values to draw"))
@@ -57,15 +66,26 @@ def plot_hankel_decay(
                     got=f"{np.shape(values)}",
                 )
             )
-    columns = min(COLUMNS, len(curves))
+    cuts = [None] * len(curves) if kept is None else list(kept)
+    if len(cuts) != len(curves):
+        raise ShapeError(
+            message(
+                "plot_hankel_decay",
+                "kept has the wrong length",
+                expected=f"{len(curves)}",
+                got=f"{len(cuts)}",
+            )
+        )
+    columns = min(columns, len(curves))
     rows = -(-len(curves) // columns)
     with style():
-        figure = Figure(figsize=(3.0 * columns + 0.6, 2.3 * rows + 0.5), layout="constrained")
+        width = 3.0 if columns > 2 else 4.5
+        figure = Figure(figsize=(width * columns + 0.6, 2.3 * rows + 0.5), layout="constrained")
         panels = figure.subplots(rows, columns, squeeze=False, sharey=True)
         bottom = min(float(_bands(values)[0].min(initial=1.0)) for _, values in curves)
         for index, panel in enumerate(panels.flat):
             if index < len(curves):
-                _draw(panel, *curves[index])
+                _draw(panel, *curves[index], cuts[index])
                 panel.set_ylim(max(0.5 * bottom, SMALLEST), 2.0)
             else:
                 panel.set_visible(False)
@@ -78,8 +98,8 @@ def plot_hankel_decay(
     return figure
 
 
-def _draw(panel: Axes, name: str, values: np.ndarray) -> None:
-    panel.set_title(name, fontsize=8.5)
+def _draw(panel: Axes, name: str, values: np.ndarray, kept: np.ndarray | None) -> None:
+    panel.set_title(drawable(name), fontsize=8.5, parse_math=False)
     panel.set_yscale("log")
     clean(panel, grid="both")
     low, middle, high = _bands(values)
@@ -89,6 +109,12 @@ def _draw(panel: Axes, name: str, values: np.ndarray) -> None:
     orders = np.arange(1, values.shape[1] + 1)
     panel.fill_between(orders, low, high, color=BLUE, alpha=0.25, linewidth=0)
     panel.plot(orders, middle, color=BLUE, marker="." if len(orders) < 40 else None)
+    if kept is not None and np.size(kept):
+        few, cut, many = np.quantile(kept, (0.1, 0.5, 0.9))
+        panel.axvspan(few + 0.5, many + 0.5, color=ORANGE, alpha=0.2, linewidth=0)
+        panel.axvline(cut + 0.5, color=ORANGE, linestyle=(0, (4, 2)), linewidth=1.6)
+        text = f"{cut:.0f} kept" if np.ptp(kept) == 0 else f"median {cut:.0f} kept"
+        panel.set_title(text, fontsize=7.5, loc="right", fontweight="normal")
 
 
 def _bands(values: np.ndarray) -> np.ndarray:

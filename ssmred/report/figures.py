@@ -2,18 +2,35 @@
 
 from __future__ import annotations
 
+import base64
 import contextlib
+import functools
+import io
 import os
 from collections.abc import Iterator
 from pathlib import Path
 
 import matplotlib as mpl
+from matplotlib import font_manager
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from ssmred.errors import UnsupportedOperationError, message
 
-__all__ = ["BLUE", "GREY", "LIGHT", "ORANGE", "clean", "save_figure", "style"]
+__all__ = [
+    "BLUE",
+    "GREY",
+    "LIGHT",
+    "ORANGE",
+    "clean",
+    "drawable",
+    "embedded",
+    "save_figure",
+    "style",
+]
+
+LONGEST = 28
+"""Characters of a name in a figure."""
 
 # Okabe and Ito's palette: distinct for every common colour vision; the lightness differs too, so a
 # grey print keeps them apart.
@@ -50,6 +67,41 @@ def clean(axes: Axes, *, grid: str) -> None:
     """Take away the upper and right frame lines and put a light grid behind one or both axes."""
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(visible=True, axis=grid)  # type: ignore[arg-type]
+
+
+def drawable(name: str) -> str:
+    """Return a name as a figure can show it: the end of a long one, signs that the font has.
+
+    Matplotlib reads dollars as mathematics; whoever draws the text has to turn that off.
+
+    Examples
+    --------
+    >>> drawable("layers.0")
+    'layers.0'
+    >>> drawable("encoder." + 30 * "x")
+    '...xxxxxxxxxxxxxxxxxxxxxxxxx'
+    """
+    unknown = "\N{REPLACEMENT CHARACTER}"
+    signs = "".join(c if c.isprintable() and ord(c) in _signs() else unknown for c in name)
+    return signs if len(signs) <= LONGEST else f"...{signs[-LONGEST + 3 :]}"
+
+
+@functools.cache
+def _signs() -> frozenset[int]:
+    """Return the characters that the font of the house style has."""
+    font = font_manager.get_font(font_manager.findfont("DejaVu Sans"))
+    return frozenset(font.get_charmap())
+
+
+def embedded(figure: Figure) -> str:
+    """Return a figure as a ``data:`` address: SVG, its letters drawn, the same bytes every time.
+
+    A page shows it as an image, so that nothing in it can run or load anything.
+    """
+    stream = io.BytesIO()
+    with style(), mpl.rc_context({"svg.fonttype": "path", "svg.hashsalt": "ssmred"}):
+        figure.savefig(stream, format="svg", metadata={"Date": None})
+    return "data:image/svg+xml;base64," + base64.b64encode(stream.getvalue()).decode("ascii")
 
 
 def save_figure(figure: Figure, path: str | os.PathLike[str]) -> Path:

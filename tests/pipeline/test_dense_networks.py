@@ -69,3 +69,11 @@ def test_reduced_layers_go_back_into_the_class_of_the_original(network):
     x = sequences(4, seed=3).double()
     difference = outputs_of(plain, x) - outputs_of(result.model, x)
     assert float(difference.norm() / outputs_of(result.model, x).norm()) < 1e-9
+
+
+def test_a_stored_result_is_recomputed_without_the_class(network, tmp_path):
+    result = ssmred.reduce(network, 1e-2, horizon=HORIZON, guarantee="layer", progress=False)
+    again = ssmred.load(result.save(tmp_path / "reduced"))
+    assert ssmred.verify(again.certificate, again.original, again.model).passed
+    names = [name for name, _ in ssmred.export(again.original).layers]
+    assert names == [record.name for record in result.certificate.layers]

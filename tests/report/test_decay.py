@@ -37,8 +37,23 @@ def test_values_below_rounding_do_not_stretch_the_axis(tmp_path):
     assert (tmp_path / "steep.svg").stat().st_size > 0
 
 
+def test_the_cut_is_marked():
+    kept = [np.array([2, 2, 2]), np.array([0, 1, 5])]
+    figure = plot_hankel_decay([("same", values()), ("some", values())], kept=kept)
+    same, some = figure.axes
+    assert (same.get_title(loc="right"), some.get_title(loc="right")) == ("2 kept", "median 1 kept")
+    assert [panel.lines[-1].get_xdata()[0] for panel in (same, some)] == [2.5, 1.5]
+    bands = [panel.patches[0].get_bbox() for panel in (same, some)]
+    assert bands[0].width == 0
+    assert np.allclose([bands[1].x0, bands[1].x1], np.quantile(kept[1], [0.1, 0.9]) + 0.5)
+    unknown = plot_hankel_decay([("one", values())], kept=[np.zeros(0)], columns=3)
+    assert len(unknown.axes[0].lines) == 1
+
+
 def test_refusals():
     with pytest.raises(DataError, match="no Hankel singular values"):
         plot_hankel_decay([])
     with pytest.raises(ShapeError, match="the values of one"):
         plot_hankel_decay([("one", np.ones(3))])
+    with pytest.raises(ShapeError, match="kept has the wrong length"):
+        plot_hankel_decay([("one", values())], kept=[])

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import base64
 import dataclasses
+import io
 import os
 import subprocess
 import sys
@@ -17,8 +19,8 @@ from matplotlib.figure import Figure
 
 from ssmred.certify import QuadraticBlock, quadratic_chain_bound
 from ssmred.errors import ShapeError, UnsupportedOperationError
-from ssmred.report import figures, plot_latency, plot_reduction, plot_weights
-from ssmred.report.plots import ReductionPicture, picture_of
+from ssmred.report import figures, plot_latency, plot_layers, plot_reduction, plot_weights
+from ssmred.report.picture import ReductionPicture, channel_states, picture_of
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -169,6 +171,53 @@ def test_a_result_gives_states_of_its_channels_and_the_budget_of_its_guarantee()
     shown = picture_of(result("statistical", orders))
     assert shown.layer_errors == [0.1, 0.2]
     drawn(plot_reduction(result("layer", orders)))
+
+
+def test_layers_alone_are_the_last_two_panels(picture, tmp_path):
+    figure = plot_layers(picture, tmp_path / "layers.svg")
+    channels, budget, _ = figure.axes
+    assert channels.images[0].get_array().shape == (2, 4)
+    np.testing.assert_array_equal(budget.lines[0].get_xdata(), [1e-3, 2e-2])
+    assert (tmp_path / "layers.svg").stat().st_size > 1000
+    with pytest.raises(ShapeError, match="plot_layers: layer_errors has the wrong length"):
+        plot_layers(dataclasses.replace(picture, layer_errors=[1.0]))
+
+
+@pytest.mark.parametrize(
+    "name", ["$\\frac{", "a$b$", "Schicht \N{SNOWMAN} \U0001f600\x00\n", 90 * "x"]
+)
+def test_names_are_drawn_as_they_are_and_not_as_mathematics(picture, name):
+    figure = plot_layers(dataclasses.replace(picture, layers=[name, "other"]))
+    text = drawn(figure)
+    figure.savefig(io.BytesIO(), format="svg")
+    assert figures.drawable(name) in text
+    assert len(figures.drawable(name)) <= 28
+    assert ("$" in figures.drawable(name)) == ("$" in name)
+
+
+def test_filters_of_both_directions_and_states_of_dense_layers_are_told_apart():
+    modules = {
+        "a.core": SimpleNamespace(orders=np.array([1, 2])),
+        "a.backward": SimpleNamespace(orders=np.array([3, 0])),
+        "core": SimpleNamespace(orders=np.array([5])),
+        "backward": SimpleNamespace(orders=np.array([2])),
+    }
+    model = SimpleNamespace(named_modules=lambda: modules.items())
+    layers = [
+        SimpleNamespace(name="a", states_kept=6),
+        SimpleNamespace(name="a.backward", states_kept=6),
+        SimpleNamespace(name="model", states_kept=5),  # states, not pairs: a dense layer
+        SimpleNamespace(name="model.backward", states_kept=4),
+    ]
+    rows = channel_states(model, layers)
+    assert [row.tolist() for row in rows] == [[2, 4], [6, 0], [5], [4]]
+    assert channel_states(model, [SimpleNamespace(name="b", states_kept=6)]) is None
+
+
+def test_an_embedded_figure_is_the_same_every_time(picture):
+    one, two = (figures.embedded(plot_layers(picture)) for _ in range(2))
+    assert one == two
+    assert b"<svg" in base64.b64decode(one.removeprefix("data:image/svg+xml;base64,"))
 
 
 def test_channels_that_do_not_add_up_to_the_layers_are_left_out():
