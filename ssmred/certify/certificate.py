@@ -16,6 +16,13 @@ from decimal import ROUND_CEILING, Context
 from pathlib import Path
 from typing import Any
 
+from ssmred.certify.certificate_fields import (
+    check_json,
+    check_number,
+    check_text,
+    check_whole,
+    is_sha256,
+)
 from ssmred.certify.chain import ChainBound, LayerError
 from ssmred.certify.decisions import DecisionChanges
 from ssmred.certify.guarantees import ASSUMPTIONS, GUARANTEES, LEVELS, THEOREMS, WARNINGS
@@ -189,34 +196,34 @@ class Certificate:
             object.__setattr__(self, "theorems", self.theorems or THEOREMS[self.guarantee])
             object.__setattr__(self, "assumptions", self.assumptions or ASSUMPTIONS[self.guarantee])
         for name in ("metric", "scale_source", "ssmred_version"):
-            _check_text(getattr(self, name), name, problems)
+            check_text(getattr(self, name), name, problems)
         for name in ("theorems", "assumptions"):
             for text in getattr(self, name):
-                _check_text(text, name, problems)
+                check_text(text, name, problems)
         if self.created is not None:
-            _check_text(self.created, "created", problems)
+            check_text(self.created, "created", problems)
         for name in ("original_sha256", "reduced_sha256"):
             text = getattr(self, name)
-            if not _is_sha256(text):
+            if not is_sha256(text):
                 problems.append(f"{name} is not a SHA-256 in hexadecimal: {text!r}")
-        _check_number(self.bound, "bound", problems, infinite=True)
-        _check_number(self.scale, "scale", problems, positive=True)
+        check_number(self.bound, "bound", problems, infinite=True)
+        check_number(self.scale, "scale", problems, positive=True)
         if self.tol is not None:
-            _check_number(self.tol, "tol", problems, positive=True)
+            check_number(self.tol, "tol", problems, positive=True)
         if self.horizon is not None:
-            _check_whole(self.horizon, "horizon", problems, low=1)
+            check_whole(self.horizon, "horizon", problems, low=1)
         if not self.layers:
             problems.append("there is no layer")
         for layer in self.layers:
             if not isinstance(layer, LayerRecord):
                 problems.append(f"layer {layer!r} is not a LayerRecord")
                 continue
-            _check_text(layer.name, "layer name", problems)
+            check_text(layer.name, "layer name", problems)
             for name in ("states_full", "states_kept"):
-                _check_whole(getattr(layer, name), f"{layer.name}: {name}", problems)
+                check_whole(getattr(layer, name), f"{layer.name}: {name}", problems)
             for name in ("error", "relative_error"):
                 number = getattr(layer, name)
-                _check_number(number, f"{layer.name}: {name}", problems, infinite=True)
+                check_number(number, f"{layer.name}: {name}", problems, infinite=True)
             for name in ("gain_error", "weight", "contribution"):
                 number = getattr(layer, name)
                 if (number is None) == (self.guarantee == "worst-case"):
@@ -224,7 +231,7 @@ class Certificate:
                         f"{layer.name}: {name} belongs to worst-case certificates and only there"
                     )
                 elif number is not None:
-                    _check_number(number, f"{layer.name}: {name}", problems, infinite=True)
+                    check_number(number, f"{layer.name}: {name}", problems, infinite=True)
         for name, kind in (("inputs", "worst-case"), ("statistics", "statistical")):
             if (getattr(self, name) is None) == (self.guarantee == kind):
                 problems.append(f"{name} belongs to {kind} certificates and only there")
@@ -233,7 +240,7 @@ class Certificate:
         for name in ("inputs", "statistics", "scale_sampling", "enclosure"):
             content = getattr(self, name)
             if content is not None:
-                _check_json(content, name, problems)
+                check_json(content, name, problems)
         if self.inputs is not None and not problems:
             InputSet.from_json(self.inputs)
         if self.statistics is not None and self.statistics.get("decisions") is not None:
@@ -426,13 +433,12 @@ class Certificate:
         if self.statistics is not None:
             facts = dict(self.statistics)
             decisions = facts.pop("decisions", None)
-            lines.append("statistics")
-            lines += [f"  {key}: {value}" for key, value in sorted(facts.items())]
-            lines.append("")
+            told = (f"  {key}: {value}" for key, value in sorted(facts.items()))
+            lines += ["statistics", *told, ""]
             if decisions is not None:
                 changes = DecisionChanges.from_json(decisions)
-                lines += ["decisions", *(f"  {line}" for line in changes.lines(facts["coverage"]))]
-                lines.append("")
+                told = changes.lines(facts["coverage"])
+                lines += ["decisions", *(f"  {line}" for line in told), ""]
         lines.append("assumptions")
         lines += [f"  - {text}" for text in self.assumptions]
         lines += ["", "beware", *(f"  - {text}" for text in WARNINGS[self.guarantee])]
@@ -480,37 +486,6 @@ def _refuse(source: Any, problem: str, cure: str) -> CertificateError:
 
 def _refuse_constant(text: str) -> float:
     raise ValueError(f"{text} is not a number of JSON")
-
-
-def _is_sha256(text: Any) -> bool:
-    return isinstance(text, str) and len(text) == 64 and set(text) <= set("0123456789abcdef")
-
-
-def _check_text(value: Any, name: str, problems: list[str]) -> None:
-    if not isinstance(value, str) or not value:
-        problems.append(f"{name} is not a text: {value!r}")
-
-
-def _check_whole(value: Any, name: str, problems: list[str], *, low: int = 0) -> None:
-    if isinstance(value, bool) or not isinstance(value, int) or value < low:
-        problems.append(f"{name} is not an integer >= {low}: {value!r}")
-
-
-def _check_number(
-    value: Any, name: str, problems: list[str], *, infinite: bool = False, positive: bool = False
-) -> None:
-    number = math.nan if isinstance(value, bool) or not isinstance(value, (int, float)) else value
-    if not (number > 0 if positive else number >= 0) or (math.isinf(number) and not infinite):
-        problems.append(f"{name} is not a number {'> 0' if positive else '>= 0'}: {value!r}")
-
-
-def _check_json(value: Any, name: str, problems: list[str]) -> None:
-    try:
-        if not isinstance(value, dict):
-            raise TypeError("it is not a dictionary")
-        json.dumps(value, allow_nan=False)
-    except (TypeError, ValueError) as error:
-        problems.append(f"{name} cannot be stored as JSON: {error}")
 
 
 def _without_infinity(value: Any) -> Any:
