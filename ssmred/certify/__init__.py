@@ -26,7 +26,13 @@ from ssmred.certify.decisions import (
 )
 from ssmred.certify.drift import InputDrift, input_drift
 from ssmred.certify.graph import NetworkGraph, Node, operation_name
-from ssmred.certify.guarantees import ASSUMPTIONS, DECISION_THEOREMS, THEOREMS, WARNINGS
+from ssmred.certify.guarantees import (
+    ASSUMPTIONS,
+    DECISION_THEOREMS,
+    ENCLOSED_ASSUMPTIONS,
+    THEOREMS,
+    WARNINGS,
+)
 from ssmred.certify.inputs import InputSet
 from ssmred.certify.observed import ObservedBound, ObservedChain
 from ssmred.certify.planning import (
@@ -64,6 +70,7 @@ from ssmred.certify.verifier import (
 __all__ = [
     "ASSUMPTIONS",
     "DECISION_THEOREMS",
+    "ENCLOSED_ASSUMPTIONS",
     "RULES",
     "THEOREMS",
     "WARNINGS",

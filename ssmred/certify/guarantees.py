@@ -8,7 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-__all__ = ["ASSUMPTIONS", "DECISION_THEOREMS", "GUARANTEES", "LEVELS", "THEOREMS", "WARNINGS"]
+__all__ = [
+    "ASSUMPTIONS",
+    "DECISION_THEOREMS",
+    "ENCLOSED_ASSUMPTIONS",
+    "GUARANTEES",
+    "LEVELS",
+    "THEOREMS",
+    "WARNINGS",
+]
 
 GUARANTEES = ("worst-case", "statistical", "layer")
 LEVELS = ("ESTIMATE", "FLOAT", "RIGOROUS")
@@ -56,6 +64,16 @@ ASSUMPTIONS: Mapping[str, tuple[str, ...]] = {
     ),
 }
 """What each guarantee takes for granted, in plain words."""
+
+ENCLOSED_ASSUMPTIONS = (
+    ASSUMPTIONS["worst-case"][0],
+    "Each layer is the exact function of its stored parameters.",
+    "Level RIGOROUS: every bound is enclosed in ball arithmetic from the stored weights alone.",
+    "The output scale is a recorded measurement: the absolute bound does not rest on it, the "
+    "relative bound is relative to it.",
+    *_ALWAYS,
+)
+"""The same of a worst-case certificate at level RIGOROUS."""
 
 WARNINGS: Mapping[str, tuple[str, ...]] = {
     "worst-case": (

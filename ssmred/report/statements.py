@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from ssmred.certify import ASSUMPTIONS, Certificate, InputSet, rounded_up
+from ssmred.certify import ASSUMPTIONS, ENCLOSED_ASSUMPTIONS, Certificate, InputSet, rounded_up
 
 __all__ = ["Alert", "Promise", "assumptions_of", "evidence", "not_covered", "promise_of"]
 
@@ -190,7 +190,8 @@ def assumptions_of(certificate: Certificate) -> tuple[tuple[str, bool], ...]:
 
     A certificate may hold more than those its guarantee needs. They carry no weight.
     """
-    known = ASSUMPTIONS[certificate.guarantee]
+    enclosed = certificate.level == "RIGOROUS"
+    known = ENCLOSED_ASSUMPTIONS if enclosed else ASSUMPTIONS[certificate.guarantee]
     return tuple((text, text in known) for text in certificate.assumptions)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import shlex
 import shutil
@@ -12,6 +13,7 @@ import torch
 from safetensors.torch import save_file
 from typer.testing import CliRunner
 
+from ssmred.certify import Certificate
 from ssmred.cli import app
 from ssmred.cli.reporting import plain_command
 from ssmred.networks.deep import DeepSSM
@@ -166,15 +168,15 @@ def test_there_is_no_report_of_a_result_that_was_changed(run, small, tmp_path):
     without_page = shutil.ignore_patterns("report.html")
     forged = shutil.copytree(small, tmp_path / "forged", ignore=without_page)
     path = forged / "certificate.json"
-    stored = json.loads(path.read_text())
-    path.write_text(json.dumps(stored | {"bound": 0.5 * float(stored["bound"])}))
+    stored = Certificate.load(path)
+    dataclasses.replace(stored, bound=0.5 * stored.bound).save(path)
     error = run("report", forged, code=1).stderr
     assert "bound" in error
     assert error.count("\n") == 1
     assert not (forged / "report.html").exists()
     record = forged / "result.json"
     record.write_text(json.dumps(json.loads(record.read_text()) | {"request": {"import os": 1}}))
-    path.write_text(json.dumps(stored))
+    stored.save(path)
     assert "the request that was recorded" in run("report", forged, code=2).stderr
 
 

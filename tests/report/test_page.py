@@ -11,7 +11,7 @@ import xml.etree.ElementTree as ET
 
 import pytest
 
-from ssmred.certify import ASSUMPTIONS, rounded_up
+from ssmred.certify import ASSUMPTIONS, ENCLOSED_ASSUMPTIONS, rounded_up
 from ssmred.errors import DataError, RequestError
 from ssmred.report import page as page_module
 from ssmred.report import save_page
@@ -122,13 +122,15 @@ def test_a_vacuous_bound_is_said_first_and_loudly(guarantee, bound):
 
 
 def test_levels_are_told_apart():
+    enclosed = {"enclosure": {"precision": 128}, "assumptions": ENCLOSED_ASSUMPTIONS}
     pages = {
-        level: read(certificate("worst-case", level=level)).text
-        for level in ("FLOAT", "RIGOROUS", "ESTIMATE")
+        level: read(certificate("worst-case", level=level, **more)).text
+        for level, more in (("FLOAT", {}), ("RIGOROUS", enclosed), ("ESTIMATE", {}))
     }
     assert "not interval arithmetic" in pages["FLOAT"]
     assert "enclosed in ball arithmetic" in pages["RIGOROUS"]
     assert "not interval arithmetic" not in pages["RIGOROUS"]
+    assert "Added by whoever" not in pages["RIGOROUS"]
     assert "This number is an estimate" in pages["ESTIMATE"]
 
 

@@ -11,7 +11,7 @@ from rigour_networks import HORIZON, WIRINGS, network, reduced_folder, stored
 
 import ssmred
 from ssmred import rigour
-from ssmred.certify.guarantees import ASSUMPTIONS, THEOREMS
+from ssmred.certify.guarantees import ASSUMPTIONS, ENCLOSED_ASSUMPTIONS, THEOREMS
 from ssmred.errors import CertificateError, UnsupportedOperationError
 from ssmred.networks import load_network, save_network
 from ssmred.rigour.statement import WORDS, number, seal
@@ -136,6 +136,7 @@ def test_rigour_cannot_be_had_by_saying_so(plain):
 def test_the_words_are_those_of_the_code_that_makes_certificates():
     assert WORDS["FLOAT"]["theorems"] == THEOREMS["worst-case"]
     assert WORDS["FLOAT"]["assumptions"] == ASSUMPTIONS["worst-case"]
+    assert WORDS["RIGOROUS"]["assumptions"] == ENCLOSED_ASSUMPTIONS
 
 
 def test_a_layer_that_is_not_reduced(tmp_path):
