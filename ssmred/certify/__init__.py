@@ -9,7 +9,7 @@ from ssmred.certify import (  # noqa: F401  (these modules fill the table of rul
     rules_ssm,
 )
 from ssmred.certify.blocks import BlockGains, Blocks, network_blocks
-from ssmred.certify.certificate import Certificate, LayerRecord, layer_records, rounded_up
+from ssmred.certify.certificate import Certificate, LayerRecord, layer_records
 from ssmred.certify.chain import (
     ChainBound,
     LayerBound,
@@ -47,6 +47,7 @@ from ssmred.certify.quadratic_chain import (
     QuadraticChainBound,
     quadratic_chain_bound,
 )
+from ssmred.certify.rounding import percent_up, rounded_up
 from ssmred.certify.rules_table import RULES, check_rules, has_rule, rule
 from ssmred.certify.scale import relative_bound
 from ssmred.certify.statistics import (
@@ -115,6 +116,7 @@ __all__ = [
     "order_statistic_bound",
     "output_errors",
     "output_scale",
+    "percent_up",
     "quadratic_chain_bound",
     "register_model_reader",
     "relative_bound",

@@ -12,7 +12,6 @@ import os
 import tempfile
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
-from decimal import ROUND_CEILING, Context
 from pathlib import Path
 from typing import Any
 
@@ -27,9 +26,10 @@ from ssmred.certify.chain import ChainBound, LayerError
 from ssmred.certify.decisions import DecisionChanges
 from ssmred.certify.guarantees import ASSUMPTIONS, GUARANTEES, LEVELS, THEOREMS, WARNINGS
 from ssmred.certify.inputs import InputSet
+from ssmred.certify.rounding import rounded_up
 from ssmred.errors import CertificateError, message
 
-__all__ = ["SCHEMA", "Certificate", "LayerRecord", "layer_records", "rounded_up"]
+__all__ = ["SCHEMA", "Certificate", "LayerRecord", "layer_records"]
 
 SCHEMA = 2
 """Version of the file format; a reader refuses newer ones. Version 1 had no `SEAL`."""
@@ -38,21 +38,6 @@ SEAL = "content_sha256"
 """Field of the file that holds the hash of all others."""
 
 FORMAT = "ssmred-certificate"
-
-
-def rounded_up(value: float, digits: int = 3) -> str:
-    """Return a bound with so many digits, never less than it is.
-
-    Examples
-    --------
-    >>> rounded_up(0.0300100), rounded_up(0.05), rounded_up(math.inf)
-    ('0.0301', '0.05', 'inf')
-    """
-    if not math.isfinite(value):
-        return f"{value:g}"
-    # of the shortest decimal that names the float, so that 0.05 stays 0.05
-    above = Context(prec=digits, rounding=ROUND_CEILING).create_decimal(repr(float(value)))
-    return f"{float(above):.{digits}g}"
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from ssmred.certify.rounding import percent_up
 from ssmred.certify.statistics import (
     exceedance_upper_bound,
     required_samples,
@@ -157,7 +158,7 @@ class DecisionChanges:
     def statement(self) -> str:
         """Return what is claimed of all classes together, as one sentence."""
         return (
-            f"With confidence {self.confidence:g}, at most {_percent(self.bound)} of such inputs "
+            f"With confidence {self.confidence:g}, at most {percent_up(self.bound)} of such inputs "
             "get another class (arg-max of the outputs)."
         )
 
@@ -188,7 +189,7 @@ class DecisionChanges:
             few += short
             out.append(
                 f"{entry.label:>7}{entry.inputs:>10,}{entry.changes:>10,}"
-                f"{_percent(entry.bound):>12}{'  too few inputs' if short else ''}"
+                f"{percent_up(entry.bound):>12}{'  too few inputs' if short else ''}"
             )
         if few:
             out.append(
@@ -324,11 +325,3 @@ def _agree(first: Any, second: Any) -> bool:
     if isinstance(first, float) and isinstance(second, (int, float)):
         return math.isclose(first, second, rel_tol=1e-9)
     return type(first) is type(second) and first == second
-
-
-def _percent(share: float) -> str:
-    """Return a share in per cent, rounded up to three digits."""
-    if share <= 0.0 or share >= 1.0:
-        return f"{100.0 * share:g} %"
-    unit = 10.0 ** (math.floor(math.log10(100.0 * share)) - 2)
-    return f"{math.ceil(100.0 * share / unit - 1e-9) * unit:.3g} %"

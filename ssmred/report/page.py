@@ -19,7 +19,14 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from ssmred._version import __version__
-from ssmred.certify import Certificate, LayerRecord, Verification, rounded_up
+from ssmred.certify import (
+    Certificate,
+    DecisionChanges,
+    LayerRecord,
+    Verification,
+    percent_up,
+    rounded_up,
+)
 from ssmred.errors import DataError, RequestError, message
 from ssmred.report.decay import plot_hankel_decay
 from ssmred.report.figures import embedded
@@ -174,6 +181,7 @@ def render(page: SafetyPage) -> str:
         "rows": [_layer_row(*pair) for pair in zip(certificate.layers, channels, strict=True)],
         "total": sum(layer.contribution or 0.0 for layer in certificate.layers),
         "walk": (certificate.statistics or {}).get("sequence") or [],
+        "decisions": _decisions(certificate),
         "sizes": _sizes(page),
         "layers_picture": embedded(plot_layers(page.picture)),
         "decay_picture": _decay_picture(page.decays),
@@ -183,6 +191,20 @@ def render(page: SafetyPage) -> str:
         "today": datetime.datetime.now(datetime.UTC).date().isoformat(),
     }
     return _templates().get_template("page.html").render(facts)
+
+
+def _decisions(certificate: Certificate) -> dict[str, Any] | None:
+    """Return what a statistical certificate says of changed classes, where it says something."""
+    facts = certificate.statistics or {}
+    if facts.get("decisions") is None:
+        return None
+    changes = DecisionChanges.from_json(facts["decisions"])
+    return {
+        "changes": changes,
+        "coverage": facts["coverage"],
+        "needed": changes.needed(facts["coverage"]),
+        "unseen": changes.classes - len(changes.by_class),
+    }
 
 
 def _complete(request: Mapping[str, Any], certificate: Certificate) -> dict[str, Any]:
@@ -204,6 +226,7 @@ def _templates() -> jinja2.Environment:
         "share": _share,
         "number": _number,
         "up": rounded_up,
+        "percent": percent_up,
     }
     return found
 

@@ -257,11 +257,7 @@ def not_covered(certificate: Certificate) -> tuple[tuple[str, str], ...]:
             "The reduced network is compared with the original, not with the truth. Where the "
             "original is wrong, so is its reduction.",
         ),
-        (
-            "Decisions and accuracy",
-            "A class can change wherever the margin between the two largest outputs is below "
-            "the square root of 2 times the error. The certificate does not look at decisions.",
-        ),
+        ("Decisions and accuracy", _about_decisions(certificate)),
         (
             "Other weights",
             "It is about the two networks with the hashes below, in eval mode. Fine-tuned, "
@@ -285,6 +281,18 @@ def not_covered(certificate: Certificate) -> tuple[tuple[str, str], ...]:
             )
         )
     return tuple(items)
+
+
+def _about_decisions(certificate: Certificate) -> str:
+    if (certificate.statistics or {}).get("decisions") is None:
+        return (
+            "A class can change wherever the margin between the two largest outputs is below "
+            "the square root of 2 times the error. The certificate does not look at decisions."
+        )
+    return (
+        "How often the class changes is bounded; whether it changes for better or for worse is "
+        "not looked at."
+    )
 
 
 def evidence(certificate: Certificate) -> tuple[tuple[str, str], ...]:

@@ -9,9 +9,16 @@ import math
 import re
 import xml.etree.ElementTree as ET
 
+import numpy as np
 import pytest
 
-from ssmred.certify import ASSUMPTIONS, ENCLOSED_ASSUMPTIONS, rounded_up
+from ssmred.certify import (
+    ASSUMPTIONS,
+    ENCLOSED_ASSUMPTIONS,
+    decision_changes,
+    percent_up,
+    rounded_up,
+)
 from ssmred.errors import DataError, RequestError
 from ssmred.report import page as page_module
 from ssmred.report import save_page
@@ -119,6 +126,22 @@ def test_a_vacuous_bound_is_said_first_and_loudly(guarantee, bound):
     assert "This bound is vacuous" in text[:start]
     assert "proves nothing. Do not rely on it." in text[:start]
     assert "This bound is vacuous" not in read(certificate(guarantee, bound=1.0)).text
+
+
+def test_changed_classes_are_told_by_class():
+    labels = np.repeat([0, 2], [300, 20])
+    after = np.where(np.arange(320) < 3, 1, labels)
+    changes = decision_changes(np.eye(4)[labels], np.eye(4)[after], confidence=0.9)
+    plain = certificate("statistical")
+    facts = {**plain.statistics, "decisions": changes.to_json()}
+    text = read(dataclasses.replace(plain, statistics=facts)).text
+    assert "3 of 320 held-out inputs get another class" in text
+    for bound in (changes.bound, *(entry.bound for entry in changes.by_class)):
+        assert percent_up(bound) in text
+    assert text.count("too few inputs") == 1
+    assert "2 of 4 classes had no held-out input" in text
+    assert "does not look at decisions" not in text
+    assert "How often the class changes" not in read(plain).text
 
 
 def test_levels_are_told_apart():
