@@ -20,6 +20,8 @@ from lqo_tasks import products  # noqa: E402
 
 NETWORKS = BENCHMARKS / "networks"
 NAMES = sorted(path.stem for path in NETWORKS.glob("*-lqo-*.json"))
+SMALL = [name for name in NAMES if "-legs-" in name]
+"""Small from the start, trained half as long; the two classes are as likely as each other."""
 
 
 def trained(name):
@@ -39,14 +41,13 @@ def test_records_describe_the_weights(name):
     model, record = trained(name)
     assert sum(p.numel() for p in model.parameters()) == record["parameters"]
     assert len(model.layers) == record["recipe"]["layers"]
-    assert record["test_accuracy"] > 75
+    assert record["test_accuracy"] > (60 if name in SMALL else 75)
 
 
 def test_three_seeds_each():
     for task in ("imdb", "products"):
-        assert [name for name in NAMES if name.startswith(task)] == [
-            f"{task}-lqo-{seed}" for seed in range(3)
-        ]
+        full = [name for name in NAMES if name.startswith(task) and name not in SMALL]
+        assert full == [f"{task}-lqo-{seed}" for seed in range(3)]
 
 
 @pytest.mark.parametrize("seed", range(3))
